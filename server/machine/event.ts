@@ -1,0 +1,52 @@
+// The history: one table of everything that can happen, each kind with what it means.
+
+import type { Mac } from '#lib/mac.ts'
+
+export const EVENT_KINDS = {
+  'server-started': 'the server answers',
+  'server-stopped': 'the server was asked to stop',
+  'machine-discovered': 'a MAC nobody knew was seen',
+  'dhcp-offered': 'a network boot was offered (once per boot and client, not per packet)',
+  'dhcp-refused': 'a request got a NAK or no answer, and why',
+  'dhcp-leased': 'an address was leased for the first time',
+  'dhcp-declined': 'a client found its address in use',
+  'dhcp-pool-empty': 'no address is left',
+  'unknown-architecture': 'firmware of a kind there is no loader for asked to boot',
+  'boot-loop': 'one machine asks for the loader again and again; it is left alone for a while',
+  'loader-sent': 'a network boot loader was handed out whole',
+  'boot-script-sent': 'a boot script was handed out; data.plan says which plan',
+  'kernel-sent': 'kernel and initrd were handed out whole',
+  'step-started': 'a step on the machine began; data.step names it',
+  'step-done': 'a step on the machine ended well; data.seconds',
+  'step-failed': 'a step on the machine failed; data.log has its last lines',
+  'checked-in': 'a machine changed its state; data.from, data.to',
+  'check-in-refused': 'a check-in was not believed, and why',
+  'role-assigned': 'a machine got a role',
+  'profile-changed': 'the files of a layer changed',
+  'profile-broken': 'a layer cannot be read; its last good value stays in force',
+  'profile-mended': 'a layer can be read again',
+  'bundle-changed': 'a machine has a new overlay bundle',
+  'bundle-applied':
+    'a running machine took over its new bundle; data.reboot says why a reboot is still needed',
+  'token-made': 'an API token was made',
+} as const
+
+export type EventKind = keyof typeof EVENT_KINDS
+
+export type EventData = Readonly<Record<string, string | number | boolean>>
+
+export interface NewEvent {
+  readonly kind: EventKind
+  /** Absent when it concerns no single machine. */
+  readonly mac?: Mac
+  /** One line for people, safe to show. */
+  readonly message: string
+  readonly data?: EventData
+}
+
+export interface Event extends NewEvent {
+  /** Grows by one with each event; what `after` pages by. */
+  readonly id: number
+  readonly atMs: number
+  readonly data: EventData
+}

@@ -1,0 +1,72 @@
+// The settings of a machine: one flat file each, in any layer of the profile tree. docs/profiles.md lists them.
+
+import { findIpv4 } from '#lib/ipv4.ts'
+
+export interface SettingRule {
+  readonly key: string
+  readonly meaning: string
+  readonly fallback?: string
+  /** What is wrong with the value, or undefined. */
+  readonly check: (value: string) => string | undefined
+}
+
+const NAME = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/
+
+const name = (what: string) => (value: string) =>
+  NAME.test(value) ? undefined : `${what} is lower-case letters, digits and dashes, at most 63`
+
+const oneOf =
+  (...choices: readonly string[]) =>
+  (value: string) =>
+    choices.includes(value) ? undefined : `one of ${choices.join(', ')}`
+
+export const SETTINGS: readonly SettingRule[] = [
+  {
+    key: 'role',
+    meaning: 'which roles/<role> layer applies; without one nothing is ever written to the machine',
+    check: name('a role'),
+  },
+  {
+    key: 'channel',
+    meaning: 'which channels/<channel> layer applies',
+    fallback: 'stable',
+    check: name('a channel'),
+  },
+  {
+    key: 'hostname',
+    meaning: 'the host name of the running system; default: kit- and the last three bytes of the MAC',
+    check: name('a host name'),
+  },
+  {
+    key: 'ip',
+    meaning: 'the address that DHCP in server mode reserves for the machine (machines/<mac> only)',
+    check: (value) => (findIpv4(value) ? undefined : 'an IPv4 address'),
+  },
+  {
+    key: 'boot',
+    meaning: 'what a machine with a role does at its next netboot',
+    fallback: 'live',
+    check: oneOf('live', 'local-disk', 'hold'),
+  },
+  {
+    key: 'console',
+    meaning: 'kernel consoles, the last one is /dev/console; separated by blanks',
+    fallback: 'tty0 ttyS0,115200n8',
+    check: (value) =>
+      /^tty[A-Za-z0-9]+(?:,[0-9a-z]+)?(?: tty[A-Za-z0-9]+(?:,[0-9a-z]+)?)*$/.test(value)
+        ? undefined
+        : 'names such as tty0 or ttyS0,115200n8, separated by blanks',
+  },
+  {
+    key: 'kernel-arguments',
+    meaning: 'added to the kernel command line as they are; public, so no secrets',
+    check: (value) =>
+      /^[\x21-\x7e]+(?: [\x21-\x7e]+)*$/.test(value)
+        ? undefined
+        : 'printable words separated by single blanks, on one line',
+  },
+]
+
+export function findSettingRule(key: string): SettingRule | undefined {
+  return SETTINGS.find((rule) => rule.key === key)
+}
