@@ -3,8 +3,10 @@
 import type { Ipv4 } from '#lib/ipv4.ts'
 import type { Mac } from '#lib/mac.ts'
 
+import type { BootPlan } from './boot-plan.ts'
 import type { Event, NewEvent } from './event.ts'
-import type { Boot, Machine } from './machine.ts'
+import type { CheckInPhase } from './lifecycle.ts'
+import type { Boot, Firmware, Machine } from './machine.ts'
 import type { Profile } from './profile.ts'
 
 export interface MachineStore {
@@ -151,4 +153,75 @@ export interface Images {
   /** The image that machines get; undefined when none is there. */
   current(): Image | undefined
   find(version: string): Image | undefined
+}
+
+/** What a front door noticed of a machine, besides its MAC. */
+export interface Sighting {
+  readonly firmware?: Firmware
+  readonly uuid?: string
+  readonly address?: Ipv4
+}
+
+export interface Sightings {
+  /** A MAC was seen on the network. Makes it `discovered` when nobody knew it; changes no state otherwise. Cheap to call per packet. */
+  seen(mac: Mac, sighting: Sighting): Promise<void>
+}
+
+export interface BootOffer {
+  readonly boot: Boot
+  readonly plan: BootPlan
+}
+
+/** Progress of a boot; changes no state. */
+export interface StepReport {
+  readonly boot: string
+  readonly step: string
+  readonly status: 'started' | 'done' | 'failed'
+  readonly seconds?: number
+  readonly message?: string
+  readonly log?: string
+}
+
+export interface CheckIn {
+  readonly boot: string
+  readonly phase: CheckInPhase
+  readonly image?: string
+  readonly bundle?: string
+  readonly address?: Ipv4
+  readonly rebootReasons?: readonly string[]
+}
+
+/** What a running machine should be running. */
+export interface Target {
+  readonly imageVersion: string
+  readonly bundleDigest: string
+}
+
+/** The registry as machines talk to it. */
+export interface MachineDesk {
+  /** Mints a boot and decides its plan. */
+  offerBoot(mac: Mac, sighting: Sighting): Promise<BootOffer>
+  /** Throws KitError `not-found` for a boot id that was never minted for this machine. */
+  report(mac: Mac, report: StepReport): Promise<void>
+  /** Throws KitError `stale-boot` or `not-found`. */
+  checkIn(mac: Mac, checkIn: CheckIn): Promise<void>
+  /** Undefined when the machine has no role or there is no image. */
+  target(mac: Mac): Promise<Target | undefined>
+  /** Called after the wanted bundle of any machine may have changed; the returned function unsubscribes. */
+  onTargetChange(listener: () => void): () => void
+}
+
+/** A machine with what its files say of it, as the API shows it. */
+export interface MachineView extends Machine {
+  readonly role?: string
+  readonly channel: string
+  readonly hostname: string
+  /** Absent without a role. */
+  readonly wantedBundle?: string
+}
+
+/** The registry as people see it. */
+export interface MachineViews {
+  list(): Promise<readonly MachineView[]>
+  find(mac: Mac): Promise<MachineView | undefined>
 }
