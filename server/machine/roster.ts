@@ -1,0 +1,124 @@
+// Every machine the server knows: noticed by the front doors, looked at by people.
+
+import type { Clock } from '#lib/clock.ts'
+import type { KeyedQueue } from '#lib/keyed-queue.ts'
+import type { Mac } from '#lib/mac.ts'
+import { isGroupMac } from '#lib/mac.ts'
+
+import { hostnameOf } from './boot-plan.ts'
+import type { Machine } from './machine.ts'
+import type {
+  Bundles,
+  EventLog,
+  MachineStore,
+  MachineView,
+  MachineViews,
+  Profiles,
+  Sighting,
+  Sightings,
+} from './ports.ts'
+
+/** How stale `lastSeenMs` may be on disk: sightings come by the packet, and a disk write for each would be waste. */
+const SEEN_RESOLUTION_MS = 10_000
+/** Beyond this many machines, MACs nobody gave a folder to are no longer taken in: made-up ones must not fill the disk. */
+const MOST_MACHINES = 10_000
+
+export interface RosterOptions {
+  readonly machines: MachineStore
+  readonly events: EventLog
+  readonly profiles: Profiles
+  readonly bundles: Bundles
+  readonly queue: KeyedQueue<Mac>
+  readonly clock: Clock
+}
+
+export class Roster implements Sightings, MachineViews {
+  readonly #options: RosterOptions
+  /** What the store holds, so that a sighting that tells nothing new costs no query. */
+  readonly #known = new Map<Mac, Machine>()
+
+  constructor(options: RosterOptions) {
+    this.#options = options
+  }
+
+  /** Reads what the store knows. Called once, before anything else. */
+  async load(): Promise<void> {
+    for (const machine of await this.#options.machines.list()) this.#known.set(machine.mac, machine)
+  }
+
+  async seen(mac: Mac, sighting: Sighting): Promise<void> {
+    if (isGroupMac(mac)) return
+    const known = this.#known.get(mac)
+    if (known !== undefined && !tellsMore(known, sighting, this.#options.clock.nowMs())) return
+    await this.#options.queue.run(mac, () => this.#notice(mac, sighting))
+  }
+
+  async list(): Promise<readonly MachineView[]> {
+    const machines = [...this.#known.values()].sort((one, other) => (one.mac < other.mac ? -1 : 1))
+    return Promise.all(machines.map((machine) => this.#view(machine)))
+  }
+
+  async find(mac: Mac): Promise<MachineView | undefined> {
+    const machine = this.#known.get(mac)
+    return machine && this.#view(machine)
+  }
+
+  /** The machine as stored; for the desk, inside the queue of its MAC. Takes it in when it is new. */
+  async takeIn(mac: Mac, sighting: Sighting): Promise<Machine | undefined> {
+    return this.#known.get(mac) ?? (await this.#discover(mac, sighting))
+  }
+
+  /** Inside the queue of its MAC. */
+  async save(machine: Machine): Promise<void> {
+    await this.#options.machines.save(machine)
+    this.#known.set(machine.mac, machine)
+  }
+
+  async #notice(mac: Mac, sighting: Sighting): Promise<void> {
+    const known = this.#known.get(mac)
+    if (known === undefined) await this.#discover(mac, sighting)
+    else await this.save({ ...known, ...sighting, lastSeenMs: this.#options.clock.nowMs() })
+  }
+
+  async #discover(mac: Mac, sighting: Sighting): Promise<Machine | undefined> {
+    const { clock, events, profiles } = this.#options
+    if (this.#known.size >= MOST_MACHINES && !profiles.machines().includes(mac)) return undefined
+    const nowMs = clock.nowMs()
+    const machine: Machine = {
+      mac,
+      state: 'discovered',
+      stateSinceMs: nowMs,
+      firstSeenMs: nowMs,
+      lastSeenMs: nowMs,
+      rebootReasons: [],
+      ...sighting,
+    }
+    await this.save(machine)
+    const role = profiles.profileFor(mac).role
+    await events.append({
+      kind: 'machine-discovered',
+      mac,
+      message: role === undefined ? 'a new machine, without a role' : `a new machine, role ${role}`,
+      data: { ...(sighting.firmware && { firmware: sighting.firmware }) },
+    })
+    return machine
+  }
+
+  async #view(machine: Machine): Promise<MachineView> {
+    const profile = this.#options.profiles.profileFor(machine.mac)
+    const view = { ...machine, channel: profile.channel, hostname: hostnameOf(machine.mac, profile) }
+    if (profile.role === undefined) return view
+    // A bundle that cannot be made is shown by its own event; the list must not fail over it.
+    const bundle = await this.#options.bundles.bundleFor(machine.mac).catch(() => undefined)
+    return { ...view, role: profile.role, ...(bundle && { wantedBundle: bundle.digest }) }
+  }
+}
+
+function tellsMore(known: Machine, sighting: Sighting, nowMs: number): boolean {
+  if (nowMs - known.lastSeenMs >= SEEN_RESOLUTION_MS) return true
+  return (
+    (sighting.firmware !== undefined && sighting.firmware !== known.firmware) ||
+    (sighting.uuid !== undefined && sighting.uuid !== known.uuid) ||
+    (sighting.address !== undefined && sighting.address !== known.address)
+  )
+}
