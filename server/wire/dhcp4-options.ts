@@ -1,0 +1,89 @@
+// The option areas of a DHCPv4 message: reading them into one map, and packing a map into as few of them as it needs.
+
+import { ByteReader } from '#lib/bytes.ts'
+
+import { OPTION } from './dhcp4-codes.ts'
+import type { DhcpOptions } from './dhcp4-values.ts'
+
+/** The longest value one option can carry; a longer one is split (RFC 3396). */
+const MAX_PART_BYTES = 255
+
+/**
+ * Adds what `area` holds to `options`; a code met again is appended to (RFC 3396 §7). Throws DecodeError.
+ * Leniencies: END may be missing (old ROMs end with the packet), and what follows END is not looked at (pad, or garbage
+ * left in a ROM's buffer). A value cut off by the end of the packet is an error: half an address is worse than none.
+ */
+export function readOptions(area: Uint8Array, options: Map<number, Uint8Array>): void {
+  const reader = new ByteReader(area)
+  while (reader.remaining > 0) {
+    const code = reader.uint8('option code')
+    if (code === OPTION.end) return
+    if (code === OPTION.pad) continue
+    const length = reader.uint8(`length of option ${code}`)
+    const value = reader.take(length, `option ${code}`)
+    const before = options.get(code)
+    options.set(code, before === undefined ? value : concat(before, value))
+  }
+}
+
+/** The options inside an option (RFC 2132 §8.4): vendor options 43, iPXE's 175, relay agent's 82. Throws DecodeError. */
+export function decodeEncapsulated(bytes: Uint8Array): DhcpOptions {
+  const options = new Map<number, Uint8Array>()
+  readOptions(bytes, options)
+  return options
+}
+
+/** `end`: whether to close with code 255, which PXE's option 43 wants (PXE 2.1 §2.2.3) and others need not have. */
+export function encodeEncapsulated(options: DhcpOptions, { end = false } = {}): Uint8Array {
+  const parts = [...options].flatMap(([code, value]) => splitOption(code, value))
+  return concat(...parts, end ? Uint8Array.of(OPTION.end) : new Uint8Array())
+}
+
+/** The option as it stands in the packet: code, length, value; in several parts when it is long (RFC 3396 §5). */
+export function splitOption(code: number, value: Uint8Array): readonly Uint8Array[] {
+  if (!Number.isInteger(code) || code <= OPTION.pad || code >= OPTION.end) {
+    throw new RangeError(`Cannot encode an option with code ${code}`)
+  }
+  const parts: Uint8Array[] = []
+  let offset = 0
+  do {
+    const part = value.subarray(offset, offset + MAX_PART_BYTES)
+    parts.push(concat(Uint8Array.of(code, part.length), part))
+    offset += MAX_PART_BYTES
+  } while (offset < value.length)
+  return parts
+}
+
+/**
+ * Packs options in order into areas of the given sizes (each with its END counted in). Undefined when they do not fit.
+ * A value that fits one option is never split to fill a gap, as clients without RFC 3396 could not read it; the parts of a
+ * long one go into areas in the order in which receivers join them: options, file, sname (RFC 3396 §5).
+ */
+export function packOptions(
+  options: DhcpOptions,
+  areaBytes: readonly number[],
+): readonly Uint8Array[] | undefined {
+  const areas = areaBytes.map((bytes) => ({ free: bytes - 1, parts: [] as Uint8Array[] }))
+  for (const [code, value] of options) {
+    let first = 0
+    for (const part of splitOption(code, value)) {
+      const index = areas.findIndex((area, i) => i >= first && area.free >= part.length)
+      const area = areas[index]
+      if (area === undefined) return undefined
+      area.parts.push(part)
+      area.free -= part.length
+      first = index
+    }
+  }
+  return areas.map(({ parts }) => concat(...parts))
+}
+
+export function concat(...parts: readonly Uint8Array[]): Uint8Array {
+  const joined = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
+  let offset = 0
+  for (const part of parts) {
+    joined.set(part, offset)
+    offset += part.length
+  }
+  return joined
+}
