@@ -1,0 +1,93 @@
+// The history of what happened, bounded, and the listeners that hear of each event as it is written.
+
+import type { Kysely } from 'kysely'
+
+import type { Clock } from '#lib/clock.ts'
+import type { Log } from '#lib/log.ts'
+import type { Event, EventData } from '#machine/event.ts'
+import type { EventLog } from '#machine/ports.ts'
+
+import type { GroupCommit } from './group-commit.ts'
+import type { EventRow, Schema } from './schema.ts'
+
+export interface EventLogOptions {
+  readonly clock: Clock
+  readonly log: Log
+  /** How many of the newest events stay. */
+  readonly keep: number
+}
+
+/** Old events go in batches: a delete per append would double the cost of each. */
+const PRUNE_EVERY = 1_000
+
+export function createEventLog(
+  db: Kysely<Schema>,
+  commits: GroupCommit,
+  { clock, log, keep }: EventLogOptions,
+): EventLog {
+  const listeners = new Set<(event: Event) => void>()
+
+  const deliver = (event: Event) => {
+    for (const listener of listeners) {
+      try {
+        listener(event)
+      } catch (error) {
+        log.error({ err: error, event: event.id }, 'an event listener threw')
+      }
+    }
+  }
+
+  return {
+    async append(event) {
+      const row = {
+        at_ms: clock.nowMs(),
+        kind: event.kind,
+        mac: event.mac ?? null,
+        message: event.message,
+        data: JSON.stringify(event.data ?? {}),
+      }
+      const id = await commits.run(async (trx) => {
+        const inserted = await trx.insertInto('events').values(row).returning('id').executeTakeFirstOrThrow()
+        if (inserted.id % PRUNE_EVERY === 0) {
+          await trx
+            .deleteFrom('events')
+            .where('id', '<=', inserted.id - keep)
+            .execute()
+        }
+        return inserted.id
+      })
+      const written = eventFromRow({ ...row, id })
+      // Commits resolve in the order of their ids, and so do the listeners hear of them.
+      deliver(written)
+      return written
+    },
+    async list({ mac, afterId, limit }) {
+      let query = db.selectFrom('events').selectAll().limit(limit)
+      if (mac !== undefined) query = query.where('mac', '=', mac)
+      if (afterId !== undefined) {
+        const rows = await query.where('id', '>', afterId).orderBy('id').execute()
+        return rows.map(eventFromRow)
+      }
+      const newestFirst = await query.orderBy('id', 'desc').execute()
+      return newestFirst.toReversed().map(eventFromRow)
+    },
+    subscribe(listener) {
+      const own = (event: Event) => listener(event) // the same function may be subscribed twice
+      listeners.add(own)
+      return () => {
+        listeners.delete(own)
+      }
+    },
+  }
+}
+
+function eventFromRow(row: Omit<EventRow, 'id'> & { id: number }): Event {
+  return {
+    id: row.id,
+    atMs: row.at_ms,
+    kind: row.kind,
+    ...(row.mac !== null && { mac: row.mac }),
+    message: row.message,
+    data: JSON.parse(row.data) as EventData,
+  }
+}

@@ -1,0 +1,96 @@
+// How the database came to look as it does: named steps, run in order, each exactly once. A released step is never edited.
+
+import { type Kysely, sql } from 'kysely'
+
+import { KitError } from '#lib/errors.ts'
+
+import type { Schema } from './schema.ts'
+
+interface Migration {
+  readonly name: string
+  readonly statements: readonly string[]
+}
+
+// STRICT makes SQLite hold columns to their types (a number in a text column is an error, not a surprise later).
+export const MIGRATIONS: readonly Migration[] = [
+  {
+    name: '2026-11-machines-events-leases-tokens',
+    statements: [
+      `create table machines (
+        mac text primary key, state text not null, state_since_ms integer not null,
+        first_seen_ms integer not null, last_seen_ms integer not null, last_check_in_ms integer,
+        uuid text, firmware text, address text, boot_id text, image_version text, bundle_digest text,
+        reboot_reasons text not null
+      ) strict, without rowid`,
+      `create table boots (
+        id text primary key, mac text not null, minted_ms integer not null, plan text not null
+      ) strict, without rowid`,
+      'create index boots_by_mac on boots (mac, minted_ms)',
+      // autoincrement: an id is never used twice, not even after the newest events were pruned
+      `create table events (
+        id integer primary key autoincrement, at_ms integer not null, kind text not null, mac text,
+        message text not null, data text not null
+      ) strict`,
+      'create index events_by_mac on events (mac, id)',
+      `create table leases (
+        ip text primary key, client_key text not null, mac text not null, hostname text,
+        expires_ms integer not null, kind text not null
+      ) strict, without rowid`,
+      `create table tokens (
+        id text primary key, name text not null, role text not null, created_ms integer not null,
+        secret_sha256 text not null
+      ) strict, without rowid`,
+    ],
+  },
+]
+
+/**
+ * Brings the database up to date in one transaction. Throws KitError `conflict` for a database that a newer
+ * version wrote, or that is another program's: neither is touched.
+ */
+export async function migrate(
+  db: Kysely<Schema>,
+  { file, nowMs }: { file: string; nowMs: number },
+): Promise<void> {
+  await db.transaction().execute(async (trx) => {
+    const applied = await appliedNames(trx, file)
+    for (const [index, name] of applied.entries()) {
+      if (MIGRATIONS[index]?.name === name) continue
+      throw new KitError(
+        'conflict',
+        `Cannot open ${file}: a newer version of KatesKit wrote it (step ${name})`,
+        {
+          fix: 'start the version that wrote it, or restore the copy from before the upgrade',
+        },
+      )
+    }
+    for (const [position, migration] of MIGRATIONS.entries()) {
+      if (position < applied.length) continue
+      for (const statement of migration.statements) await sql.raw(statement).execute(trx)
+      await trx
+        .insertInto('kit_migrations')
+        .values({ position, name: migration.name, applied_ms: nowMs })
+        .execute()
+    }
+  })
+}
+
+async function appliedNames(trx: Kysely<Schema>, file: string): Promise<readonly string[]> {
+  const { rows } = await sql<{ name: string }>`select name from sqlite_master where type = 'table'`.execute(
+    trx,
+  )
+  const tables = rows.map((row) => row.name)
+  if (tables.length > 0 && !tables.includes('kit_migrations')) {
+    throw new KitError('conflict', `Cannot open ${file}: it is the database of another program`, {
+      fix: 'set state to a folder of its own',
+    })
+  }
+  if (tables.length === 0) {
+    await sql`create table kit_migrations (
+      position integer primary key, name text not null, applied_ms integer not null
+    ) strict`.execute(trx)
+    return []
+  }
+  const applied = await trx.selectFrom('kit_migrations').select('name').orderBy('position').execute()
+  return applied.map((row) => row.name)
+}

@@ -1,0 +1,315 @@
+import { execFileSync, spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import test, { type ExecutionContext } from 'ava'
+import Database from 'better-sqlite3'
+
+import { systemClock } from '#lib/clock.ts'
+import { KitError } from '#lib/errors.ts'
+import { parseIpv4 } from '#lib/ipv4.ts'
+import { silentLog } from '#lib/log.ts'
+import { parseMac } from '#lib/mac.ts'
+import type { Event } from '#machine/event.ts'
+import type { Machine } from '#machine/machine.ts'
+import type { Lease } from '#machine/ports.ts'
+
+import { openStore, type Store } from './store.ts'
+
+const MAC = parseMac('52:54:00:12:34:56')
+const OTHER = parseMac('52:54:00:00:00:01')
+const IP = parseIpv4('10.77.0.20')
+const LEASE: Lease = { ip: IP, clientKey: `mac:${MAC}`, mac: MAC, expiresMs: 5, kind: 'leased' }
+
+function tempFile(t: ExecutionContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'kit-store-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  return join(folder, 'state', 'kateskit.db')
+}
+
+async function open(t: ExecutionContext, file = tempFile(t), keepEvents = 100_000): Promise<Store> {
+  const store = await openStore({ file, clock: systemClock, log: silentLog, keepEvents })
+  t.teardown(() => store.close())
+  return store
+}
+
+async function refusal(t: ExecutionContext, action: () => Promise<unknown>): Promise<KitError> {
+  const error = await t.throwsAsync(action, { instanceOf: KitError })
+  return error as KitError
+}
+
+test('openStore() makes an empty, private database when there is none', async (t) => {
+  const file = tempFile(t)
+  const store = await open(t, file)
+  t.deepEqual(await store.machines.list(), [])
+  t.is(await store.machines.find(MAC), undefined)
+  t.is(await store.machines.findBoot('x'), undefined)
+  t.deepEqual(await store.events.list({ limit: 10 }), [])
+  t.deepEqual(await store.leases.list(), [])
+  t.deepEqual(await store.tokens.list(), [])
+  t.is(await store.tokens.verify('kit_nonsense'), undefined)
+  t.is(statSync(join(file, '..')).mode & 0o777, 0o700)
+  for (const suffix of ['', '-wal', '-shm', '-lock'])
+    t.is(statSync(file + suffix).mode & 0o777, 0o600, suffix)
+})
+
+test('machines.save() keeps every field, and replaces when called again', async (t) => {
+  const file = tempFile(t)
+  const store = await open(t, file)
+  const bare: Machine = {
+    mac: MAC,
+    state: 'discovered',
+    stateSinceMs: 1,
+    firstSeenMs: 1,
+    lastSeenMs: 1,
+    rebootReasons: [],
+  }
+  const full: Machine = {
+    ...bare,
+    state: 'running',
+    lastCheckInMs: 9,
+    uuid: 'a-b',
+    firmware: 'uefi-x64',
+    address: IP,
+    bootId: 'b1',
+    imageVersion: '1',
+    bundleDigest: 'ff',
+    rebootReasons: ['/etc/fstab', '"quoted"'],
+  }
+  await store.machines.save(bare)
+  await store.machines.save({ ...bare, mac: OTHER })
+  t.deepEqual(await store.machines.list(), [{ ...bare, mac: OTHER }, bare])
+  await store.machines.save(full)
+  await store.close()
+  const again = await open(t, file)
+  t.deepEqual(await again.machines.find(MAC), full)
+})
+
+test('machines.saveBoot() keeps the newest 50 of a machine and the one it runs', async (t) => {
+  const { machines } = await open(t)
+  const boot = (n: number, mac = MAC) => ({ id: `b${n}`, mac, mintedMs: n, plan: 'live' as const })
+  await machines.save({
+    mac: MAC,
+    state: 'running',
+    stateSinceMs: 1,
+    firstSeenMs: 1,
+    lastSeenMs: 1,
+    bootId: 'b0',
+    rebootReasons: [],
+  })
+  await machines.saveBoot(boot(1000, OTHER))
+  for (let n = 0; n < 60; n++) await machines.saveBoot(boot(n))
+  t.deepEqual(await machines.findBoot('b0'), boot(0))
+  t.is(await machines.findBoot('b9'), undefined)
+  t.deepEqual(await machines.findBoot('b10'), boot(10))
+  t.deepEqual(await machines.findBoot('b1000'), boot(1000, OTHER))
+})
+
+test('events.list() pages by id and narrows by machine', async (t) => {
+  const { events } = await open(t)
+  for (const mac of [MAC, OTHER, MAC]) {
+    await events.append({
+      kind: 'step-done',
+      mac,
+      message: 'm',
+      data: { step: '10-net', seconds: 1.5, ok: true },
+    })
+  }
+  await events.append({ kind: 'server-started', message: 'up' })
+  const ids = async (query: Parameters<typeof events.list>[0]) =>
+    (await events.list(query)).map(({ id }) => id)
+  t.deepEqual(await ids({ limit: 10 }), [1, 2, 3, 4])
+  t.deepEqual(await ids({ limit: 2 }), [3, 4])
+  t.deepEqual(await ids({ limit: 2, afterId: 1 }), [2, 3])
+  t.deepEqual(await ids({ limit: 10, mac: MAC }), [1, 3])
+  t.deepEqual(await ids({ limit: 10, mac: MAC, afterId: 1 }), [3])
+  const [first] = await events.list({ limit: 1, afterId: 0 })
+  t.deepEqual(first?.data, { step: '10-net', seconds: 1.5, ok: true })
+})
+
+test('events.append() tells subscribers in order of id, also when many write at once', async (t) => {
+  const { events } = await open(t)
+  const heard: Event[] = []
+  const stop = events.subscribe((event) => heard.push(event))
+  events.subscribe(() => {
+    throw new Error('a listener that breaks the rule')
+  })
+  const written = await Promise.all(
+    Array.from({ length: 600 }, (_, n) => events.append({ kind: 'server-started', message: `${n}` })),
+  )
+  t.deepEqual(heard, written)
+  t.deepEqual(
+    written.map(({ id }) => id),
+    Array.from({ length: 600 }, (_, n) => n + 1),
+  )
+  t.deepEqual(await events.list({ limit: 1000 }), heard)
+  stop()
+  await events.append({ kind: 'server-stopped', message: '' })
+  t.is(heard.length, 600)
+})
+
+test('events.append() drops the oldest when there are too many, and never reuses an id', async (t) => {
+  const file = tempFile(t)
+  const store = await open(t, file, 100)
+  await Promise.all(
+    Array.from({ length: 2000 }, () => store.events.append({ kind: 'server-started', message: '' })),
+  )
+  t.deepEqual(
+    (await store.events.list({ limit: 5000, afterId: 0 })).map(({ id }) => id).slice(0, 2),
+    [1901, 1902],
+  )
+  await store.close()
+  const again = await open(t, file, 100)
+  t.is((await again.events.append({ kind: 'server-started', message: '' })).id, 2001)
+})
+
+test('leases.put() replaces what is known of an address, and remove() forgets it', async (t) => {
+  const { leases } = await open(t)
+  const second: Lease = { ...LEASE, ip: parseIpv4('10.77.0.3'), hostname: 'box', kind: 'declined' }
+  await Promise.all([leases.put(LEASE), leases.put(second), leases.put({ ...LEASE, expiresMs: 9 })])
+  t.deepEqual(await leases.list(), [second, { ...LEASE, expiresMs: 9 }])
+  await leases.remove(IP)
+  t.deepEqual(await leases.list(), [second])
+})
+
+test('leases.put() fails alone when a neighbour in the same commit is refused', async (t) => {
+  const { leases } = await open(t)
+  const bad = { ...LEASE, ip: parseIpv4('10.77.0.21'), expiresMs: 'soon' as unknown as number }
+  const results = await Promise.allSettled([leases.put(LEASE), leases.put(bad)])
+  t.deepEqual(
+    results.map(({ status }) => status),
+    ['fulfilled', 'rejected'],
+  )
+  t.deepEqual(await leases.list(), [LEASE])
+})
+
+test('tokens.verify() knows a token after a restart, and refuses anything near it', async (t) => {
+  const file = tempFile(t)
+  const store = await open(t, file)
+  const { info, secret } = await store.tokens.make('laptop', 'admin')
+  const other = await store.tokens.make('phone', 'admin')
+  await store.close()
+  const { tokens } = await open(t, file)
+  t.regex(secret, /^kit_[0-9a-f]{12}_[\w-]{43}$/)
+  t.deepEqual(await tokens.verify(secret), info)
+  t.deepEqual((await tokens.list()).map(({ name }) => name).sort(), ['laptop', 'phone'])
+  const swapped = secret.slice(0, 17) + other.secret.slice(17)
+  const flipped = secret.slice(0, -2) + (secret.at(-2) === 'A' ? 'B' : 'A') + secret.at(-1)
+  for (const wrong of [swapped, flipped, `${secret}x`, ` ${secret}`, '', 'kit__', secret.slice(0, -1)]) {
+    t.is(await tokens.verify(wrong), undefined, wrong)
+  }
+  for (const name of [file, `${file}-wal`]) {
+    if (existsSync(name)) t.false(readFileSync(name, 'latin1').includes(secret.slice(17)), 'never on disk')
+  }
+})
+
+test('openStore() refuses a second server, and not a reader', async (t) => {
+  const file = tempFile(t)
+  await open(t, file)
+  const second = await refusal(t, () => openStore({ file, clock: systemClock, log: silentLog }))
+  t.is(second.code, 'conflict')
+  t.regex(second.message, /another KatesKit server/)
+  const reader = new Database(file)
+  t.deepEqual(reader.prepare('select * from leases').all([]), [])
+  reader.close()
+})
+
+const BROKEN = [
+  { title: 'is no database', bytes: (good: Buffer) => good.fill('no database '), code: 'internal' },
+  { title: 'has a damaged page', bytes: (good: Buffer) => good.fill(0xff, 4096, 8192), code: 'internal' },
+  { title: 'is cut short', bytes: (good: Buffer) => good.subarray(0, 5000), code: 'internal' },
+]
+for (const { title, bytes, code } of BROKEN) {
+  test(`openStore() refuses a file that ${title}, and leaves it as it is`, async (t) => {
+    const file = tempFile(t)
+    const store = await open(t, file)
+    for (let n = 0; n < 50; n++)
+      await store.events.append({ kind: 'server-started', message: 'x'.repeat(500) })
+    await store.close()
+    const broken = bytes(readFileSync(file))
+    writeFileSync(file, broken)
+    const error = await refusal(t, () => openStore({ file, clock: systemClock, log: silentLog }))
+    t.is(error.code, code as typeof error.code)
+    t.true(error.message.includes(file))
+    t.truthy(error.fix)
+    t.deepEqual(readFileSync(file), broken)
+  })
+}
+
+test('openStore() refuses a database of a newer version, and of another program', async (t) => {
+  const newer = tempFile(t)
+  await (await open(t, newer)).close()
+  const database = new Database(newer)
+  database.exec("insert into kit_migrations values (7, 'from-the-future', 0)")
+  database.close()
+  const foreign = join(newer, '..', 'foreign.db')
+  const other = new Database(foreign)
+  other.exec('create table songs (title text)')
+  other.close()
+  for (const [file, said] of [
+    [newer, /newer version.*from-the-future/],
+    [foreign, /another program/],
+  ] as const) {
+    const error = await refusal(t, () => openStore({ file, clock: systemClock, log: silentLog }))
+    t.is(error.code, 'conflict')
+    t.regex(error.message, said)
+  }
+})
+
+test('a write after close() is refused, and those before it are on disk', async (t) => {
+  const file = tempFile(t)
+  const store = await open(t, file)
+  const before = store.leases.put(LEASE)
+  await store.close()
+  await before
+  const late = await refusal(t, () => store.leases.put(LEASE))
+  t.is(late.code, 'unavailable')
+  const again = await open(t, file)
+  t.deepEqual(await again.leases.list(), [LEASE])
+})
+
+test('every lease whose put() resolved is there after kill -9', async (t) => {
+  const file = tempFile(t)
+  const writer = spawn(process.execPath, ['server/testing/store-writer.ts', file], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  t.teardown(() => writer.kill('SIGKILL'))
+  let printed = ''
+  for await (const chunk of writer.stdout) {
+    printed += chunk
+    if (printed.length > 20_000) writer.kill('SIGKILL')
+  }
+  const promised = printed.split('\n').slice(0, -1)
+  const stored = new Set<string>((await (await open(t, file)).leases.list()).map(({ ip }) => ip))
+  t.true(promised.length > 1000)
+  t.deepEqual(
+    promised.filter((ip) => !stored.has(ip)),
+    [],
+  )
+})
+
+test('a full disk is an error that says so, and what was written before stays', (t) => {
+  // A file system of 1 MiB in a mount namespace of its own, which ends with the process.
+  const script = `
+    import { openStore } from '#store/store.ts'
+    const store = await openStore({ file: '/mnt/state/kit.db', clock: { nowMs: () => 1 }, log: console })
+    let good = 0
+    try {
+      for (;;) { await store.events.append({ kind: 'server-started', message: 'x'.repeat(9000) }); good++ }
+    } catch (error) {
+      const kept = (await store.events.list({ limit: 1000 })).length
+      console.log(error.name, error.code, error.fix, kept === good)
+    }`
+  const mount = 'mount -t tmpfs -o size=1m none /mnt && exec "$@"'
+  const command = ['--mount', 'sh', '-c', mount, 'sh', process.execPath, '--input-type=module', '-e', script]
+  try {
+    execFileSync('unshare', ['--mount', 'true'], { stdio: 'ignore' })
+  } catch {
+    t.log('skipped: needs the right to make a mount namespace')
+    t.pass()
+    return
+  }
+  const said = execFileSync('unshare', command, { encoding: 'utf8' })
+  t.is(said.trim(), 'KitError no-space make room on its disk true')
+})

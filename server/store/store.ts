@@ -1,0 +1,57 @@
+// Everything the server remembers, in one SQLite file.
+
+import type { Clock } from '#lib/clock.ts'
+import type { Log } from '#lib/log.ts'
+import type { EventLog, LeaseStore, MachineStore, TokenStore } from '#machine/ports.ts'
+
+import { openDatabase } from './database.ts'
+import { createEventLog } from './event-log.ts'
+import { GroupCommit } from './group-commit.ts'
+import { createLeaseStore } from './lease-store.ts'
+import { createMachineStore } from './machine-store.ts'
+import { migrate } from './migrations.ts'
+import { storeError } from './store-error.ts'
+import { createTokenStore } from './token-store.ts'
+
+export interface StoreOptions {
+  /** Made when it is not there, with its folder, for this user only. */
+  readonly file: string
+  readonly clock: Clock
+  readonly log: Log
+  /** How many events are kept. */
+  readonly keepEvents?: number
+}
+
+export interface Store {
+  readonly machines: MachineStore
+  readonly events: EventLog
+  readonly leases: LeaseStore
+  readonly tokens: TokenStore
+  /** Waits for writes under way, then gives the file back. A write after this throws KitError `unavailable`. */
+  close(): Promise<void>
+}
+
+/**
+ * Opens the database for this process alone. Throws KitError: `conflict` when another server has it or a newer
+ * version wrote it, `no-space`, `forbidden`, or `internal` for a damaged file. A file it cannot use is left as it is.
+ */
+export async function openStore({ file, clock, log, keepEvents = 100_000 }: StoreOptions): Promise<Store> {
+  const { db, close } = openDatabase(file)
+  try {
+    await migrate(db, { file, nowMs: clock.nowMs() })
+  } catch (error) {
+    await close()
+    throw storeError(error, file)
+  }
+  const commits = new GroupCommit(db)
+  return {
+    machines: createMachineStore(db, commits),
+    events: createEventLog(db, commits, { clock, log, keep: keepEvents }),
+    leases: createLeaseStore(db, commits),
+    tokens: createTokenStore(db, commits, clock),
+    async close() {
+      await commits.close()
+      await close()
+    },
+  }
+}
