@@ -1,0 +1,204 @@
+// The roster and the desk over a real store: what becomes known, what is offered, whose word counts.
+
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import test, { type ExecutionContext } from 'ava'
+
+import { createKeyedQueue } from '#lib/keyed-queue.ts'
+import { silentLog } from '#lib/log.ts'
+import { type Mac, parseMac } from '#lib/mac.ts'
+import { openStore } from '#store/store.ts'
+
+import { Desk } from './desk.ts'
+import type { Bundles, Image, Profiles } from './ports.ts'
+import type { Profile } from './profile.ts'
+import { Roster } from './roster.ts'
+
+const known = parseMac('02:4b:69:74:00:01')
+const unknown = parseMac('02:4b:69:74:00:99')
+
+const image: Image = { version: '0.1.0', arch: 'amd64', files: new Map() }
+
+function profilesWith(roles: ReadonlyMap<Mac, string>): Profiles {
+  return {
+    profileFor(mac): Profile {
+      const role = roles.get(mac)
+      return { mac, ...(role && { role }), channel: 'stable', layers: ['defaults'], settings: new Map() }
+    },
+    explain: () => [],
+    problems: () => [],
+    roles: () => [...new Set(roles.values())],
+    machines: () => [...roles.keys()],
+    assignRole: async () => {},
+  }
+}
+
+class TurnedClock {
+  ms = 1_000_000
+  nowMs(): number {
+    return this.ms
+  }
+  monotonicMs(): number {
+    return this.ms
+  }
+  after(): () => void {
+    return () => {}
+  }
+}
+
+async function registry(t: ExecutionContext, options: { bundles?: Partial<Bundles> } = {}) {
+  const directory = await mkdtemp(join(tmpdir(), 'kit-registry-'))
+  const clock = new TurnedClock()
+  const store = await openStore({ file: join(directory, 'kateskit.db'), clock, log: silentLog })
+  t.teardown(async () => {
+    await store.close()
+    await rm(directory, { recursive: true })
+  })
+  const bundles: Bundles = {
+    bundleFor: async () => ({ digest: 'b1', sizeBytes: 1, file: '/b1' }),
+    explain: async () => [],
+    findBundle: async () => undefined,
+    ...options.bundles,
+  }
+  const parts = {
+    machines: store.machines,
+    events: store.events,
+    profiles: profilesWith(new Map([[known, 'worker']])),
+    bundles,
+    queue: createKeyedQueue<Mac>(),
+    clock,
+  }
+  const roster = new Roster(parts)
+  await roster.load()
+  const desk = new Desk({ ...parts, roster, images: { current: () => image, find: () => image } })
+  const kinds = async () => (await store.events.list({ limit: 100 })).map((event) => event.kind)
+  return { roster, desk, store, clock, kinds, parts }
+}
+
+test('seen() takes a new machine in once, however many packets come at once', async (t) => {
+  const { roster, kinds } = await registry(t)
+  await Promise.all(Array.from({ length: 20 }, () => roster.seen(unknown, { firmware: 'bios' })))
+  t.deepEqual(await kinds(), ['machine-discovered'])
+  t.like(await roster.find(unknown), {
+    state: 'discovered',
+    firmware: 'bios',
+    channel: 'stable',
+    hostname: 'kit-74-00-99',
+  })
+})
+
+test('seen() writes only what is new, and the time now and then', async (t) => {
+  const { roster, clock, store } = await registry(t)
+  await roster.seen(known, { firmware: 'uefi-x64' })
+  clock.ms += 1
+  await roster.seen(known, { firmware: 'uefi-x64' })
+  t.is((await store.machines.find(known))?.lastSeenMs, 1_000_000)
+  clock.ms += 10_000
+  await roster.seen(known, {})
+  t.like(await store.machines.find(known), { lastSeenMs: 1_010_001, firmware: 'uefi-x64' })
+})
+
+test('seen() knows no group addresses', async (t) => {
+  const { roster } = await registry(t)
+  await roster.seen(parseMac('ff:ff:ff:ff:ff:ff'), {})
+  t.deepEqual(await roster.list(), [])
+})
+
+test('offerBoot() sends a machine without a role to its disk, and one with a role into the image', async (t) => {
+  const { desk, kinds } = await registry(t)
+  t.is((await desk.offerBoot(unknown, {})).plan.kind, 'local-disk')
+  t.is((await desk.offerBoot(known, {})).plan.kind, 'live')
+  t.deepEqual(await kinds(), [
+    'machine-discovered',
+    'boot-script-sent',
+    'machine-discovered',
+    'boot-script-sent',
+  ])
+  t.is(await desk.target(unknown), undefined)
+  t.deepEqual(await desk.target(known), { imageVersion: '0.1.0', bundleDigest: 'b1' })
+})
+
+test('offerBoot() holds a machine whose bundle cannot be made, and says why', async (t) => {
+  const { desk, kinds } = await registry(t, {
+    bundles: { bundleFor: () => Promise.reject(new Error('a device node')) },
+  })
+  t.is((await desk.offerBoot(known, {})).plan.kind, 'hold')
+  t.true((await kinds()).includes('profile-broken'))
+})
+
+test('a boot script asked for by somebody else does not silence the running machine', async (t) => {
+  const { desk, roster } = await registry(t)
+  const { boot } = await desk.offerBoot(known, {})
+  await desk.checkIn(known, { boot: boot.id, phase: 'starting' })
+  await desk.checkIn(known, { boot: boot.id, phase: 'running', bundle: 'b1' })
+  await desk.offerBoot(known, {})
+  await desk.checkIn(known, { boot: boot.id, phase: 'running', bundle: 'b1' })
+  t.like(await roster.find(known), {
+    state: 'running',
+    bundleDigest: 'b1',
+    wantedBundle: 'b1',
+    role: 'worker',
+  })
+})
+
+test('checkIn() believes a later boot although the clock was set back in between', async (t) => {
+  const { desk, roster, clock } = await registry(t)
+  const first = await desk.offerBoot(known, {})
+  await desk.checkIn(known, { boot: first.boot.id, phase: 'running' })
+  clock.ms -= 500_000
+  const second = await desk.offerBoot(known, {})
+  await desk.checkIn(known, { boot: second.boot.id, phase: 'starting' })
+  t.is((await roster.find(known))?.state, 'starting')
+  await t.throwsAsync(desk.checkIn(known, { boot: first.boot.id, phase: 'running' }), { code: 'stale-boot' })
+})
+
+test('checkIn() refuses an unknown boot, records it and changes nothing', async (t) => {
+  const { desk, roster, kinds } = await registry(t)
+  await t.throwsAsync(desk.checkIn(unknown, { boot: 'made-up', phase: 'running' }), { code: 'not-found' })
+  t.is((await roster.find(unknown))?.state, 'discovered')
+  t.deepEqual(await kinds(), ['machine-discovered', 'check-in-refused'])
+})
+
+test('report() keeps the progress of a boot and changes no state', async (t) => {
+  const { desk, roster, store } = await registry(t)
+  const { boot } = await desk.offerBoot(known, {})
+  await desk.report(known, {
+    boot: boot.id,
+    step: '40-image',
+    status: 'failed',
+    seconds: 1.5,
+    log: 'no route',
+  })
+  t.is((await roster.find(known))?.state, 'discovered')
+  t.like((await store.events.list({ limit: 1 }))[0], {
+    kind: 'step-failed',
+    message: '40-image failed',
+    data: { step: '40-image', seconds: 1.5, log: 'no route', boot: boot.id },
+  })
+  await t.throwsAsync(desk.report(unknown, { boot: boot.id, step: 'x', status: 'done' }), {
+    code: 'not-found',
+  })
+})
+
+test('a new roster over the same store knows the machines of the old one', async (t) => {
+  const { desk, parts } = await registry(t)
+  const { boot } = await desk.offerBoot(known, {})
+  await desk.checkIn(known, { boot: boot.id, phase: 'starting' })
+  const next = new Roster(parts)
+  await next.load()
+  t.like(await next.find(known), { state: 'starting', bootId: boot.id })
+})
+
+test('onTargetChange() is called until it is taken back', async (t) => {
+  const { desk } = await registry(t)
+  let calls = 0
+  const stop = desk.onTargetChange(() => {
+    calls += 1
+  })
+  desk.announceTargetChange()
+  stop()
+  desk.announceTargetChange()
+  t.is(calls, 1)
+})
