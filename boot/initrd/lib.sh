@@ -1,0 +1,54 @@
+# What every step of the initrd shares: where things lie, the console, how to fail.
+# shellcheck shell=dash
+
+# Tests point these elsewhere; nothing else does.
+: "${KIT_LIB:=/lib/kit}" "${KIT_RUN:=/run/kit}" "${KIT_PROC:=/proc}" "${KIT_SYS:=/sys}" "${KIT_DEV:=/dev}"
+# The mount point switch_root goes to. Not under /run, which is moved into it.
+: "${KIT_ROOT:=/newroot}"
+
+# tenths_now: tenths of a second since the kernel started.
+tenths_now() {
+  local up rest
+  read -r up rest <"$KIT_PROC/uptime"
+  rest="${up#*.}"
+  echo "$((${up%.*} * 10 + ${rest%"${rest#?}"}))"
+}
+
+# as_seconds TENTHS: `32` as `3.2`.
+as_seconds() {
+  echo "$(($1 / 10)).$(($1 % 10))"
+}
+
+# say TEXT: one line on every console, and in the kernel log for the journal of the running system.
+say() {
+  local line console
+  line="$(printf 'kit: [%5ss] %s' "$(as_seconds "$(tenths_now)")" "$*")"
+  # Level 7: below the default console level, so that it does not show twice.
+  printf '<7>%s\n' "$line" 2>/dev/null >"$KIT_DEV/kmsg"
+  consoles | while read -r console; do
+    printf '%s\n' "$line" 2>/dev/null >"$KIT_DEV/$console"
+  done
+}
+
+# consoles: every console the kernel was given, one name a line (`tty0`, `ttyS0`).
+consoles() {
+  tr -s ' ' '\n' <"$KIT_SYS/class/tty/console/active" 2>/dev/null
+}
+
+# progress TEXT: a line about the step that runs now.
+progress() {
+  say "${KIT_STEP:-kit}: $*"
+  printf '%s\n' "$*"
+}
+
+# fail TEXT: ends the step. TEXT is what people and the server are told: "Cannot <do> <thing>: <current value>".
+fail() {
+  printf '%s\n' "$*" >"$KIT_RUN/failure"
+  printf '%s\n' "$*" >&2
+  exit 1
+}
+
+# is_mounted DIRECTORY: is something mounted right there?
+is_mounted() {
+  awk -v place="$1" '$5 == place { found = 1 } END { exit !found }' "$KIT_PROC/self/mountinfo"
+}

@@ -1,0 +1,53 @@
+# What the server is told. Reports wait in a queue until there is a network, and never fail a boot.
+# shellcheck shell=dash
+
+# The server takes 16 KiB in all, and an escaped byte may need six.
+LOG_TAIL_BYTES=2400
+
+# report STEP STATUS [TENTHS] [MESSAGE] [LOG FILE]: how a step is getting on (POST …/events).
+report() {
+  local body
+  body="{\"boot\":$(json_string "$KIT_BOOT"),\"step\":$(json_string "$1"),\"status\":\"$2\""
+  [ -z "${3:-}" ] || body="$body,\"seconds\":$(as_seconds "$3")"
+  [ -z "${4:-}" ] || body="$body,\"message\":$(json_string "$(printf '%s' "$4" | head -c 500)")"
+  [ ! -s "${5:-}" ] || body="$body,\"log\":$(tail -c "$LOG_TAIL_BYTES" "$5" | json_escape)"
+  enqueue events "$body}"
+}
+
+# check_in PHASE: what the machine is now (POST …/check-in).
+check_in() {
+  local body address=''
+  body="{\"boot\":$(json_string "$KIT_BOOT"),\"phase\":\"$1\",\"image\":$(json_string "$KIT_IMAGE")"
+  [ ! -e "$KIT_RUN/net" ] || address="$(sed -n 's/^address //p' "$KIT_RUN/net")"
+  [ -z "$address" ] || body="$body,\"address\":$(json_string "$address")"
+  enqueue check-in "$body}"
+}
+
+# enqueue ENDPOINT BODY
+enqueue() {
+  local number=1
+  mkdir -p "$KIT_RUN/queue"
+  [ ! -e "$KIT_RUN/queue/last" ] || read -r number <"$KIT_RUN/queue/last"
+  number=$((number + 1))
+  echo "$number" >"$KIT_RUN/queue/last"
+  printf '%s' "$2" >"$KIT_RUN/queue/$(printf '%06d' "$number").$1"
+}
+
+# deliver: sends what waits, oldest first, until the server stops answering. Always returns 0.
+deliver() {
+  local file error="$KIT_RUN/queue/error"
+  [ -e "$KIT_RUN/net" ] || return 0
+  for file in "$KIT_RUN"/queue/0*; do
+    [ -e "$file" ] || return 0
+    if wget -q -T 5 -O /dev/null --header 'Content-Type: application/json' --post-file "$file" \
+      "$KIT_URL/v1/machines/$KIT_MAC/${file##*.}" 2>"$error"; then
+      rm -f "$file"
+    elif grep -q 'error: HTTP/[0-9.]* 4' "$error"; then
+      # Refused for good (an old boot id, for one): sending it again cannot help.
+      say "the server refused a report (${file##*.}): $(tail -n 1 "$error")"
+      rm -f "$file"
+    else
+      return 0
+    fi
+  done
+}

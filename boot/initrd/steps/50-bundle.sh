@@ -1,0 +1,16 @@
+#!/bin/sh
+# Gets the overlay bundle and unpacks it to be laid over the image.
+# shellcheck shell=dash
+set -eu
+
+# shellcheck source=../lib.sh
+. "${KIT_LIB:-/lib/kit}/lib.sh"
+# shellcheck source=../bundle.sh
+. "$KIT_LIB/bundle.sh"
+# shellcheck source=../download.sh
+. "$KIT_LIB/download.sh"
+
+download "$KIT_URL/bundles/$KIT_BUNDLE.tar" "$KIT_RUN/bundle.tar" "$KIT_BUNDLE"
+mkdir -p "$KIT_RUN/bundle"
+unpack_bundle "$KIT_RUN/bundle.tar" "$KIT_RUN/bundle/root" 2>"$KIT_RUN/bundle/error" ||
+  fail "$(tail -n 1 "$KIT_RUN/bundle/error")"

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Leaves word for the agent, and makes sure that there is a system to hand over to.
+# shellcheck shell=dash
+set -eu
+
+# shellcheck source=../lib.sh
+. "${KIT_LIB:-/lib/kit}/lib.sh"
+
+program=''
+for candidate in /usr/lib/systemd/systemd /sbin/init; do
+  # In the new root: its own idea of an absolute link counts.
+  if chroot "$KIT_ROOT" /bin/sh -c "test -x $candidate"; then
+    program="$candidate"
+    break
+  fi
+done
+[ -n "$program" ] || fail "Cannot start image $KIT_IMAGE with this bundle: it has neither systemd nor /sbin/init"
+for directory in proc sys dev run; do
+  [ -d "$KIT_ROOT/$directory" ] || mkdir "$KIT_ROOT/$directory"
+done
+
+# shellcheck disable=SC2153 # KIT_BOOT comes from parameters.sh
+# Each value passed parameters.sh: nothing in them needs quoting.
+cat >"$KIT_RUN/env" <<ENVIRONMENT
+KIT_URL=$KIT_URL
+KIT_MAC=$KIT_MAC
+KIT_BOOT=$KIT_BOOT
+KIT_IMAGE=$KIT_IMAGE
+KIT_BUNDLE=$KIT_BUNDLE
+ENVIRONMENT
+echo "$program" >"$KIT_RUN/init"
