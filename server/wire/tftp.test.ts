@@ -61,7 +61,7 @@ test('decodeTftp() reads how OVMF ends a size probe and how it gives up', async 
     { kind: 'error', code: 8, message: 'User aborted the transfer' },
   ])
   t.deepEqual(await answers('ovmf-tftp-without-oack-fails.pcap'), [
-    { kind: 'error', code: 4, message: 'Illegal operation' },
+    { kind: 'error', code: 4, message: 'User aborted download' },
   ])
 })
 
