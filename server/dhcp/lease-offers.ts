@@ -1,0 +1,76 @@
+// Addresses on offer: kept in memory for a short time, so that two clients are not offered the same one.
+
+import type { Ipv4 } from '#lib/ipv4.ts'
+
+import type { LeaseClient } from './lease-types.ts'
+
+/** Long enough for OVMF, which collects offers for up to 32 s, and short enough that a flood does not keep the pool. */
+export const OFFER_MS = 40_000
+const MAX_OFFERS = 2048
+
+export interface Offer {
+  readonly ip: Ipv4
+  readonly clientKey: string
+  readonly untilMs: number
+}
+
+export class LeaseOffers {
+  readonly #maxOffers: number
+  /** Both in the order of `untilMs`, since every offer is held equally long. */
+  readonly #byIp = new Map<Ipv4, Offer>()
+  readonly #byClient = new Map<string, Offer>()
+
+  constructor(maxOffers: number = MAX_OFFERS) {
+    this.#maxOffers = maxOffers
+  }
+
+  get size(): number {
+    return this.#byIp.size
+  }
+
+  at(ip: Ipv4): Offer | undefined {
+    return this.#byIp.get(ip)
+  }
+
+  of(client: LeaseClient): Offer | undefined {
+    return this.#byClient.get(client.clientKey)
+  }
+
+  /** Returns the addresses that this offer pushed out: the client's earlier one, and the oldest when the table is full. */
+  hold(ip: Ipv4, client: LeaseClient, nowMs: number): readonly Ipv4[] {
+    const freed = this.drop(client).filter((earlier) => earlier !== ip)
+    const oldest = this.#byIp.values().next().value
+    if (this.#byIp.size >= this.#maxOffers && oldest !== undefined) {
+      this.#forget(oldest)
+      freed.push(oldest.ip)
+    }
+    const offer = { ip, clientKey: client.clientKey, untilMs: nowMs + OFFER_MS }
+    this.#byIp.set(ip, offer)
+    this.#byClient.set(client.clientKey, offer)
+    return freed
+  }
+
+  /** Ends the client's offer; returns its address, if there was one. */
+  drop(client: LeaseClient): Ipv4[] {
+    const offer = this.#byClient.get(client.clientKey)
+    if (offer === undefined) return []
+    this.#forget(offer)
+    return [offer.ip]
+  }
+
+  /** Ends offers nobody took; returns their addresses. */
+  expire(nowMs: number): readonly Ipv4[] {
+    const freed: Ipv4[] = []
+    for (const offer of this.#byIp.values()) {
+      if (offer.untilMs > nowMs) break
+      this.#forget(offer)
+      freed.push(offer.ip)
+    }
+    return freed
+  }
+
+  #forget(offer: Offer): void {
+    this.#byIp.delete(offer.ip)
+    this.#byClient.delete(offer.clientKey)
+  }
+}

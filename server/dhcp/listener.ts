@@ -1,0 +1,94 @@
+// From a datagram to its answer: decode, queue, respond, send. A packet can be ignored here, but never do harm.
+
+import type { RemoteInfo, Socket } from 'node:dgram'
+
+import { DecodeError } from '#lib/bytes.ts'
+import { describeError } from '#lib/errors.ts'
+import type { Ipv4 } from '#lib/ipv4.ts'
+import type { Log } from '#lib/log.ts'
+import { maxReplyBytes } from '#wire/dhcp4.ts'
+import { encodeDhcp } from '#wire/dhcp4-encode.ts'
+
+import { type Arrival, type Ear, findArrival } from './arrival.ts'
+import type { Responder } from './responder.ts'
+import { WorkQueue } from './work-queue.ts'
+
+/** A storm beyond this is dropped: clients repeat themselves, and an answer that comes too late helps nobody. */
+const MAX_IN_FLIGHT = 1024
+
+/** Since the start. */
+export interface ListenerCounts {
+  readonly received: number
+  readonly answered: number
+  /** Could not be decoded. */
+  readonly broken: number
+  /** Came when too much was in flight. */
+  readonly dropped: number
+  /** Failed on our side: the store, or the network. */
+  readonly failed: number
+}
+
+export class Listener {
+  readonly #respond: Responder
+  readonly #log: Log
+  readonly #queue = new WorkQueue(MAX_IN_FLIGHT)
+  readonly #counts = { received: 0, answered: 0, broken: 0, failed: 0 }
+
+  constructor(respond: Responder, log: Log) {
+    this.#respond = respond
+    this.#log = log
+  }
+
+  get counts(): ListenerCounts {
+    return { ...this.#counts, dropped: this.#queue.dropped }
+  }
+
+  /** Answers leave through `speaker`. Neither socket is closed here. */
+  listen(socket: Socket, ear: Ear, speaker: Socket): void {
+    socket.on('message', (bytes, from) => this.#receive(bytes, from, { ear, speaker }))
+    socket.on('error', (error) => this.#log.warn({ error: describeError(error) }, 'DHCP socket'))
+  }
+
+  /** Resolves when every packet taken in has been dealt with. */
+  idle(): Promise<void> {
+    return this.#queue.idle()
+  }
+
+  #receive(bytes: Buffer, from: RemoteInfo, { ear, speaker }: { ear: Ear; speaker: Socket }): void {
+    this.#counts.received++
+    try {
+      const arrival = findArrival(bytes, ear, { ip: from.address as Ipv4, port: from.port }) // dgram's own spelling
+      if (arrival !== undefined) this.#queue.add(arrival.mac, () => this.#answer(arrival, speaker))
+    } catch (error) {
+      this.#count(error, from.address)
+    }
+  }
+
+  async #answer(arrival: Arrival, speaker: Socket): Promise<void> {
+    try {
+      const answer = await this.#respond(arrival)
+      if (answer === undefined) return
+      const bytes = encodeDhcp(answer.packet, { maxBytes: maxReplyBytes(arrival.packet) })
+      await send(speaker, bytes, answer.to)
+      this.#counts.answered++
+      await answer.afterwards?.()
+    } catch (error) {
+      this.#count(error, arrival.mac)
+    }
+  }
+
+  #count(error: unknown, from: string): void {
+    const isBroken = error instanceof DecodeError
+    if (isBroken) this.#counts.broken++
+    else this.#counts.failed++
+    const fields = { error: describeError(error), from }
+    if (isBroken) this.#log.debug(fields, 'DHCP packet cannot be read')
+    else this.#log.warn(fields, 'DHCP packet cannot be answered')
+  }
+}
+
+function send(socket: Socket, bytes: Uint8Array, to: { ip: string; port: number }): Promise<void> {
+  return new Promise((resolve, reject) => {
+    socket.send(bytes, to.port, to.ip, (error) => (error === null ? resolve() : reject(error)))
+  })
+}
