@@ -1,0 +1,177 @@
+// Every setting of the server: one table from which loading, `kateskit config explain` and docs/configuration.md come.
+
+import {
+  boolean,
+  integer,
+  ipv4,
+  ipv4List,
+  ipv4Pool,
+  matching,
+  oneOf,
+  optional,
+  type Shape,
+} from './config-shapes.ts'
+
+/** What a default may depend on. */
+export interface HostFacts {
+  readonly hostname: string
+  /** `$XDG_CACHE_HOME`, else `~/.cache`. */
+  readonly cacheDirectory: string
+}
+
+export interface ConfigRule<Value> {
+  readonly meaning: string
+  /** What the value must be: completes "Cannot use <key> "<value>": it must be …". */
+  readonly expected: string
+  readonly shape: Shape<Value>
+  /** As it would stand in the file; empty for none. */
+  readonly fallback: string | ((host: HostFacts) => string)
+  /** The default in words, where `fallback` does not say it. */
+  readonly fallbackText?: string
+  /** A path: relative ones are taken from the working directory, and `~/` is the home directory. */
+  readonly isPath?: true
+  /** A change is applied while the server runs; all others need a restart. */
+  readonly isLive?: true
+}
+
+const rule = <Value>(fields: ConfigRule<Value>) => fields
+
+const PORT = { expected: 'a port number (0 takes any free one)', shape: integer(0, 65_535) }
+const SWITCH = { expected: 'true or false', shape: boolean }
+const ADDRESS = { expected: 'an IPv4 address, or empty', shape: optional(ipv4), fallback: '' }
+const PATH = { expected: 'a path', shape: matching(/^[^\0]+$/), isPath: true } as const
+
+/** RFC 1123 §2.1: labels of letters, digits and dashes. */
+const DOMAIN =
+  /^(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$/i
+
+export const CONFIG_TABLE = {
+  'dhcp/interface': rule({
+    meaning: 'the network interface to serve; without one nothing on a real network is ever answered',
+    expected: 'the name of a network interface such as eth0 (at most 15 characters)',
+    shape: optional(matching(/^(?!\.{1,2}$)[^\s/:]{1,15}$/)), // the kernel's dev_valid_name()
+    fallback: '',
+  }),
+  'dhcp/mode': rule({
+    meaning: 'proxy: the router gives addresses, we add the boot information; server: we give addresses too',
+    expected: 'proxy, server or off',
+    shape: oneOf('proxy', 'server', 'off'),
+    fallback: 'proxy',
+  }),
+  'dhcp/ip': rule({
+    meaning: "the server's own address on the interface",
+    ...ADDRESS,
+    fallbackText: "the interface's first IPv4 address",
+  }),
+  'dhcp/pool': rule({
+    meaning: 'the addresses to lease, both ends included; needed when dhcp/mode is server',
+    expected: 'two IPv4 addresses, the smaller first: 10.77.0.100-10.77.0.199',
+    shape: optional(ipv4Pool),
+    fallback: '',
+  }),
+  'dhcp/lease-seconds': rule({
+    meaning: 'how long an address is leased',
+    expected: 'a number of seconds from 60 to 31536000',
+    shape: integer(60, 31_536_000),
+    fallback: '3600',
+  }),
+  'dhcp/router': rule({ meaning: 'the default gateway that clients are given', ...ADDRESS }),
+  'dhcp/dns': rule({
+    meaning: 'the name servers that clients are given, in order',
+    expected: 'IPv4 addresses separated by blanks or newlines',
+    shape: ipv4List,
+    fallback: '',
+  }),
+  'dhcp/domain': rule({
+    meaning: 'the domain name that clients are given',
+    expected: 'a domain name such as home.arpa',
+    shape: optional(matching(DOMAIN)),
+    fallback: '',
+  }),
+  'tftp/port': rule({ meaning: 'the UDP port of TFTP', ...PORT, fallback: '69' }),
+  'tftp/single-port': rule({
+    meaning: 'answer every transfer from that one port, for networks with NAT in between',
+    ...SWITCH,
+    fallback: 'false',
+  }),
+  'http/port': rule({ meaning: 'the TCP port of HTTP', ...PORT, fallback: '8080' }),
+  'http/address': rule({
+    meaning: 'the address HTTP listens on; 0.0.0.0 is all of them',
+    ...ADDRESS,
+    fallbackText: "the server's address on the interface",
+  }),
+  'http/control-socket': rule({
+    meaning: 'the unix socket of the command line; who may open the file is an admin',
+    ...PATH,
+    fallback: 'var/run/kateskit.sock',
+  }),
+  'http/extra-socket': rule({
+    meaning: 'one more unix socket, treated like TCP: the API asks for a token on it',
+    ...PATH,
+    expected: 'a path, or empty',
+    shape: optional(PATH.shape),
+    fallback: '',
+  }),
+  'mdns/enabled': rule({ meaning: 'announce the server by multicast DNS', ...SWITCH, fallback: 'true' }),
+  'mdns/name': rule({
+    meaning: 'the name it is announced by',
+    expected: 'a name of at most 63 characters on one line', // RFC 6763 §4.1.1
+    shape: matching(/^[^\p{Cc}]{1,63}$/u),
+    fallback: (host) => host.hostname.slice(0, 63),
+    fallbackText: 'the host name',
+  }),
+  'profiles/directory': rule({ meaning: 'the profile tree', ...PATH, fallback: 'profiles' }),
+  'images/directory': rule({
+    meaning: 'where built images lie',
+    ...PATH,
+    fallback: (host) => `${host.cacheDirectory}/kateskit/images`,
+    fallbackText: '`$XDG_CACHE_HOME/kateskit/images`, else `~/.cache/kateskit/images`',
+  }),
+  'state/directory': rule({ meaning: 'where the database lies', ...PATH, fallback: 'var/state' }),
+  'bundles/directory': rule({ meaning: 'where overlay bundles lie', ...PATH, fallback: 'var/bundles' }),
+  'log/level': rule({
+    meaning: 'the least weighty messages that are written',
+    expected: 'debug, info, warn or error',
+    shape: oneOf('debug', 'info', 'warn', 'error'),
+    fallback: 'info',
+    isLive: true,
+  }),
+  'log/format': rule({
+    meaning: 'lines for people, or one JSON object a line',
+    expected: 'pretty or json',
+    shape: oneOf('pretty', 'json'),
+    fallback: 'pretty',
+  }),
+  'image/mirror': rule({
+    meaning: 'the Debian archive, or a directory with a copy of it, that images are built from',
+    expected: 'a URL (http:// or https://) or an absolute path',
+    shape: optional(matching(/^(?:https?:\/\/[^\s]+|\/[^\0]*)$/)),
+    fallback: '',
+    fallbackText: "Debian's own archive",
+  }),
+  'image/kernel': rule({
+    meaning:
+      "the kernel package in the image: Debian's cloud kernel is smaller and drives virtual machines only",
+    expected: 'the name of a Debian package such as linux-image-amd64',
+    shape: optional(matching(/^[a-z0-9][a-z0-9+.-]+$/)), // Debian policy §5.6.7
+    fallback: '',
+    fallbackText: "the image recipe's own choice",
+  }),
+} as const
+
+export type ConfigKey = keyof typeof CONFIG_TABLE
+
+export type ConfigValues = {
+  readonly [Key in ConfigKey]: (typeof CONFIG_TABLE)[Key] extends ConfigRule<infer Value> ? Value : never
+}
+
+export const CONFIG_KEYS = Object.keys(CONFIG_TABLE) as readonly ConfigKey[]
+
+export function findConfigKey(text: string): ConfigKey | undefined {
+  return CONFIG_KEYS.find((key) => key === text)
+}
+
+/** `dhcp/lease-seconds` → `KATESKIT_DHCP_LEASE_SECONDS` */
+export function variableOf(key: ConfigKey): string {
+  return `KATESKIT_${key.toUpperCase().replace(/[/-]/g, '_')}`
+}
