@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# base-hook.sh <what> <tree>: what mmdebstrap calls while it builds the Debian tree (base.sh passes KIT_*).
+set -euo pipefail
+tree=$2
+archives=$tree/var/cache/apt/archives
+
+# Archives of earlier builds. apt checks the hash of each before it uses it, so a damaged one is fetched again.
+debs_in() {
+  mkdir -p "$archives"
+  find "$KIT_DEBS" -maxdepth 1 -name '*.deb' -exec cp --link -t "$archives" {} + 2>/dev/null ||
+    find "$KIT_DEBS" -maxdepth 1 -name '*.deb' -exec cp -t "$archives" {} +
+}
+
+# The cache keeps what this build used; older versions go.
+debs_out() {
+  local next=$KIT_DEBS.next
+  rm -rf "$next"
+  mkdir "$next"
+  local name version arch file
+  while read -r name version arch; do
+    file=${name}_${version//:/%3a}_$arch.deb
+    [ ! -f "$archives/$file" ] || mv -- "$archives/$file" "$next/"
+  done < <(dpkg-query --admindir="$tree/var/lib/dpkg" -W -f '${Package} ${Version} ${Architecture}\n')
+  for name in $KIT_LOADERS; do mv -- "$archives/$name"_*.deb "$next/"; done
+  rm -rf "$KIT_DEBS"
+  mv -T "$next" "$KIT_DEBS"
+}
+
+# Loaders come from the same source in the same run, but are served, not installed.
+loaders() {
+  local name
+  for name in $KIT_LOADERS; do
+    APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -q -y install --reinstall --download-only --no-install-recommends "$name"
+    mkdir -p "$tree/.kit-build/loaders"
+    dpkg-deb --fsys-tarfile "$archives/$name"_*.deb | tar -x -C "$tree/.kit-build/loaders"
+    dpkg-deb -f "$archives/$name"_*.deb Package Version | sed 's/.*: //' | paste -sd' ' >>"$tree/.kit-build/loaders.txt"
+  done
+}
+
+# Packages that only served the setting up of others. Their dependants stay: nothing resolves dependencies on a node.
+remove() {
+  local name present=()
+  for name in $KIT_REMOVE; do
+    [ ! -e "$tree/var/lib/dpkg/info/$name.list" ] && [ ! -e "$tree/var/lib/dpkg/info/$name:amd64.list" ] || present+=("$name")
+  done
+  [ ${#present[@]} = 0 ] ||
+    dpkg --root="$tree" --log=/dev/null --force-depends --force-remove-essential --force-remove-protected --purge "${present[@]}"
+}
+
+case $1 in
+  debs-in) debs_in ;;
+  debs-out) debs_out ;;
+  loaders) loaders ;;
+  remove) remove ;;
+  *) exit 2 ;;
+esac

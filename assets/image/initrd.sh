@@ -1,0 +1,88 @@
+# The initrd: busybox, the shell of boot/initrd/ and the kernel modules of kernel-modules/initrd.txt.
+# shellcheck shell=bash
+
+# make_initrd <root tree> <work folder> <file>
+make_initrd() {
+  local root=$1 tree=$2 file=$3
+  mkdir -p "$tree"/{bin,dev,etc,lib/kit,mnt,newroot,proc,root,run,sys,tmp,usr/lib}
+  ln -s bin "$tree/sbin"
+  ln -s ../bin "$tree/usr/bin"
+  ln -s ../bin "$tree/usr/sbin"
+  ln -s ../../lib/modules "$tree/usr/lib/modules"
+  lay_busybox "$root" "$tree"
+  lay_scripts "$tree"
+  lay_modules "$root" "$tree"
+  cp "$root/usr/lib/os-release" "$tree/etc/initrd-release"
+  pack_initrd "$tree" "$file"
+}
+
+lay_busybox() {
+  local applet
+  install -m 755 "$1/usr/bin/busybox" "$2/bin/busybox"
+  for applet in $("$1/usr/bin/busybox" --list); do
+    [ "$applet" = busybox ] || ln -s busybox "$2/bin/$applet"
+  done
+}
+
+# boot/initrd/init becomes /init, everything else in the folder /lib/kit/…; pages and tests stay behind.
+lay_scripts() {
+  local from=$project_dir/boot/initrd
+  [ -f "$from/init" ] || fail "Cannot make the initrd: $from/init is not there"
+  tar -C "$from" --owner=0 --group=0 --mode='u=rwX,go=rX' --exclude='*.bats' --exclude='*.md' --exclude='*.test.*' \
+    --exclude=./init -c . | tar -C "$1/lib/kit" --no-overwrite-dir -x
+  install -m 755 "$from/init" "$1/init"
+}
+
+# Copies each named module and what it depends on (modules.dep lists the whole chain).
+lay_modules() {
+  local root=$1 tree=$2 kernel from to file
+  kernel=$(ls "$root/usr/lib/modules")
+  from=$root/usr/lib/modules/$kernel
+  to=$tree/lib/modules/$kernel
+  mkdir -p "$to"
+  cp "$from"/modules.{order,builtin,builtin.modinfo} "$to/"
+  while IFS= read -r file; do
+    install -D -m 644 "$from/$file" "$to/$file"
+  done < <(initrd_module_files "$from")
+  # depmod of the image over the initrd's own modules, so that modalias names only what is there.
+  mkdir "$root/.kit-initrd"
+  mv "$tree/lib/modules" "$root/.kit-initrd/modules-tree"
+  mkdir -p "$root/.kit-initrd/lib"
+  mv "$root/.kit-initrd/modules-tree" "$root/.kit-initrd/lib/modules"
+  chroot "$root" depmod -b /.kit-initrd "$kernel"
+  mv "$root/.kit-initrd/lib/modules" "$tree/lib/modules"
+  rm -r "$root/.kit-initrd"
+  # The text tables are what busybox reads; kmod's binary ones would only be carried along.
+  rm -f "$to"/modules.*.bin "$to"/modules.{devname,weakdep,softdep,builtin.modinfo}
+}
+
+# The files under the module folder, once each. Built-in modules have none; a name nobody knows is an error.
+initrd_module_files() {
+  local names
+  names=$(list_column "$recipe_dir/kernel-modules/initrd.txt")
+  awk -v names="$names" '
+    function plain(path) { sub(/.*\//, "", path); sub(/\.ko.*/, "", path); gsub(/-/, "_", path); return path }
+    BEGIN { count = split(names, wanted, "\n") }
+    FILENAME ~ /modules.builtin$/ { builtin[plain($1)] = 1; next }
+    { key = $1; sub(/:$/, "", key); chain[plain(key)] = $0 }
+    END {
+      for (i = 1; i <= count; i++) {
+        name = plain(wanted[i])
+        if (name in chain) {
+          parts = split(chain[name], files, /:? /)
+          for (j = 1; j <= parts; j++) if (files[j] != "") { sub(/:$/, "", files[j]); if (!(files[j] in seen)) { seen[files[j]] = 1; print files[j] } }
+        } else if (!(name in builtin)) {
+          print "no module " wanted[i] >"/dev/stderr"
+        }
+      }
+    }
+  ' "$1/modules.builtin" "$1/modules.dep"
+}
+
+# Sorted, owned by root, dated by the recipe: the same tree is the same file.
+pack_initrd() {
+  find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+  (cd "$1" && find . -print0 | LC_ALL=C sort -z | cpio --null --create --format=newc --quiet --reproducible --owner=0:0) |
+    zstd -q -19 -T1 -o "$2"
+  chmod 644 "$2"
+}

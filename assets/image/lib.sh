@@ -1,0 +1,92 @@
+# What every part of the image build shares: settings, messages, progress, and children that end with us.
+# shellcheck shell=bash
+
+recipe_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+project_dir=$(cd "$recipe_dir/../.." && pwd)
+cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/kateskit
+
+# A mirror's Valid-Until and the clock of the machine play no part in what is built; this date does.
+SOURCE_DATE_EPOCH=$(<"$recipe_dir/source-date-epoch")
+export SOURCE_DATE_EPOCH LC_ALL=C.UTF-8 TZ=UTC
+umask 022
+
+# Each part of the build is given this much of the bar; `progress` maps its 0–100 into it.
+progress_from=0
+progress_to=100
+have_progress=no
+if { true >&3; } 2>/dev/null; then have_progress=yes; fi
+
+# "progress <percent> <text>" on file descriptor 3 when someone listens there; the text for people goes to stderr.
+progress() {
+  local percent=$((progress_from + $1 * (progress_to - progress_from) / 100))
+  shift
+  if [ "$have_progress" = yes ]; then
+    printf 'progress %d %s\n' "$percent" "$*" >&3 || true
+  else
+    printf '%3d %%  %s\n' "$percent" "$*" >&2
+  fi
+}
+
+progress_range() {
+  progress_from=$1
+  progress_to=$2
+}
+
+# fail <message> [<what mends it>]
+fail() {
+  printf 'error: %s\n' "$1" >&2
+  [ $# -lt 2 ] || printf '  fix: %s\n' "$2" >&2
+  exit 1
+}
+
+# setting <name> <default>: the same three places as every server setting, in the same order.
+setting() {
+  local variable file
+  variable=KATESKIT_IMAGE_$(printf '%s' "$1" | tr a-z- A-Z_)
+  file=${variable}_FILE
+  if [ -n "${!variable:-}" ]; then
+    printf '%s\n' "${!variable}"
+  elif [ -n "${!file:-}" ]; then
+    cat -- "${!file}" || fail "Cannot read the setting image/$1: ${!file}"
+  elif [ -f "$project_dir/config/image/$1" ]; then
+    cat -- "$project_dir/config/image/$1"
+  else
+    printf '%s\n' "$2"
+  fi
+}
+
+# The words of a list file (first column), without comments.
+list_column() {
+  awk '!/^[[:space:]]*(#|$)/ { print $1 }' "$1"
+}
+
+# Debian's word for what is built. Other architectures wait for their kernel and loader lists.
+image_arch=amd64
+
+image_kernel() {
+  local kernel
+  kernel=$(setting kernel generic)
+  case $kernel in
+    generic) echo linux-image-amd64 ;;
+    cloud) echo linux-image-cloud-amd64 ;;
+    *) fail "Cannot use the kernel '$kernel' (setting image/kernel)" "say 'generic' (any hardware) or 'cloud' (virtual machines only)" ;;
+  esac
+}
+
+# isolated <command…>: runs it in its own process and mount namespaces, so that killing it (or us) ends everything it
+# started and drops everything it mounted. The shell waits with `wait`, which a signal interrupts at once.
+isolated() {
+  local status=0
+  nice setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --mount-proc "$@" 9>&- &
+  isolated_pid=$!
+  wait "$isolated_pid" || status=$?
+  isolated_pid=
+  return "$status"
+}
+
+isolated_pid=
+stop_isolated() {
+  [ -n "$isolated_pid" ] || return 0
+  kill -KILL "$isolated_pid" 2>/dev/null || true
+  wait "$isolated_pid" 2>/dev/null || true
+}

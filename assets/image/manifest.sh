@@ -1,0 +1,39 @@
+# manifest.json: what is in the image, in sizes, digests and package versions. The same inputs give the same bytes.
+# shellcheck shell=bash
+
+# write_manifest <root tree> <image folder> <version> <recipe digest>
+write_manifest() {
+  local root=$1 image=$2
+  {
+    printf '{\n  "version": "%s",\n  "arch": "%s",\n' "$3" "$image_arch"
+    printf '  "recipeDigest": "%s",\n  "sourceDateEpoch": %s,\n' "$4" "$SOURCE_DATE_EPOCH"
+    printf '  "kernel": "%s",\n' "$(ls "$root/usr/lib/modules")"
+    printf '  "files": [\n'
+    list_files "$image" | join_lines
+    printf '  ],\n  "packages": [\n'
+    list_packages "$root" | join_lines
+    printf '  ]\n}\n'
+  } >"$work_dir/manifest.json"
+  mv "$work_dir/manifest.json" "$image/manifest.json"
+}
+
+list_files() {
+  local name
+  (cd "$1" && find . -type f -printf '%P\n' | LC_ALL=C sort) | while IFS= read -r name; do
+    printf '{ "name": "%s", "sizeBytes": %s, "sha256": "%s" }\n' \
+      "$name" "$(stat -c %s "$1/$name")" "$(sha256sum <"$1/$name" | cut -d' ' -f1)"
+  done
+}
+
+# Names and versions are made of [a-z0-9.+:~-] (Debian policy 5.6.1, 5.6.12): nothing in them needs escaping.
+list_packages() {
+  {
+    dpkg-query --admindir="$1/var/lib/dpkg" -W -f '${Package} ${Version}\n'
+    cat "$work_dir/loaders.txt"
+  } | LC_ALL=C sort | awk '{ printf "{ \"name\": \"%s\", \"version\": \"%s\" }\n", $1, $2 }'
+}
+
+# One JSON value a line in, the same indented and with commas between out.
+join_lines() {
+  awk 'NR > 1 { print "    " line "," } { line = $0 } END { if (NR) print "    " line }'
+}

@@ -1,0 +1,91 @@
+# The root tree of a node: the Debian tree without what a node never needs, with our files over it.
+# shellcheck shell=bash
+
+# make_tree <root> <image folder> <version>: changes the tree in place, moves kernel and loaders out of it.
+make_tree() {
+  local root=$1 image=$2 version=$3
+  take_kernel "$root" "$image"
+  take_loaders "$root" "$image"
+  shrink_modules "$root"
+  clean_tree "$root"
+  # Debian enabled things while it installed; the presets below decide instead.
+  find "$root/etc/systemd/system" -mindepth 1 -delete
+  lay_files "$recipe_dir/root" "$root"
+  lay_files "$project_dir/boot/node/root" "$root"
+  choose_units "$root"
+  printf 'IMAGE_ID=kateskit\nIMAGE_VERSION=%s\n' "$version" >>"$root/usr/lib/os-release"
+}
+
+take_kernel() {
+  local kernels=("$1"/boot/vmlinuz-*)
+  [ ${#kernels[@]} = 1 ] || fail "Cannot choose a kernel: ${#kernels[@]} in the Debian tree"
+  install -m 644 "${kernels[0]}" "$2/vmlinuz"
+  # The config stays: tools (and people) look for it; there is no boot loader to read the rest.
+  rm -f "$1"/{vmlinuz,initrd.img}{,.old} "$1"/boot/{vmlinuz,initrd.img,System.map}-*
+}
+
+# Names on the wire are those of server/machine/loaders.ts; Debian's names on the right.
+take_loaders() {
+  local from=$1/.kit-build/loaders/usr/lib/ipxe name
+  mkdir "$2/ipxe"
+  install -m 644 "$from/snponly.efi" "$from/undionly.kpxe" "$2/ipxe/"
+  install -m 644 "$from/ipxe-amd64.efi" "$2/ipxe/ipxe.efi"
+  # arm64 has no snponly in trixie; its full build brings its own network drivers and falls back to the firmware's.
+  if [ -f "$from/snponly-arm64.efi" ]; then name=snponly-arm64.efi; else name=ipxe-arm64.efi; fi
+  install -m 644 "$from/$name" "$2/ipxe/snponly-arm64.efi"
+  mv "$1/.kit-build/loaders.txt" "$work_dir/loaders.txt"
+  rm -rf "$1/.kit-build"
+}
+
+# Drops what the list names, and unpacks the rest: squashfs's zstd over plain modules is as small as Debian's xz inside
+# squashfs, and loading a module no longer runs xz (measured in docs/image.md).
+shrink_modules() {
+  local root=$1 kernel modules path
+  kernel=$(ls "$root/usr/lib/modules")
+  modules=$root/usr/lib/modules/$kernel
+  while IFS= read -r path; do
+    rm -rf "${modules:?}/kernel/"$path # the list holds shell patterns
+  done < <(list_column "$recipe_dir/kernel-modules/dropped.txt")
+  find "$modules" -name '*.ko.xz' -print0 | xargs -0 -r -n 64 -P 2 xz -d
+  chroot "$root" depmod "$kernel"
+}
+
+# State of the package manager and of this build; identities, which each machine makes for itself.
+clean_tree() {
+  local root=$1
+  rm -rf "$root"/var/cache/* "$root"/var/log/* "$root"/var/lib/apt "$root"/var/tmp/* "$root"/tmp/* "$root"/run/* \
+    "$root"/var/lib/dpkg/{info,updates,parts,triggers,alternatives,*-old,lock*,cmethopt,diversions*,statoverride} \
+    "$root"/var/lib/{ucf,pam,systemd/deb-systemd-*} "$root"/var/backups \
+    "$root"/etc/{apt,dpkg,init.d,rc?.d,cron.*,logrotate.d,runit,sv,ufw,kernel,initramfs-tools,debconf.conf,adduser.conf,deluser.conf,ucf.conf,modules} \
+    "$root"/etc/{passwd,group,shadow,gshadow,subuid,subgid}- "$root"/etc/.pwd.lock \
+    "$root"/etc/{hostname,resolv.conf} "$root"/etc/ssh/ssh_host_* "$root"/var/lib/dbus/machine-id \
+    "$root"/usr/lib/udev/hwdb.bin "$root"/usr/lib/udev/hwdb.d "$root"/usr/share/{bug,lintian,debconf,perl5} \
+    "$root"/usr/lib/x86_64-linux-gnu/perl-base "$root"/root/.ssh
+  # Empty, not absent: systemd then makes an id for this boot without taking it for a first boot (machine-id(5)).
+  : >"$root/etc/machine-id"
+  : >"$root/etc/fstab"
+  ln -s ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
+  chroot "$root" ldconfig
+  rm -rf "$root/var/cache/ldconfig"
+  mkdir -p "$root/var/log/journal" "$root/var/cache" && rmdir "$root/var/log/journal"
+  # "Nothing in /usr is newer than this": spares the boot ldconfig, hwdb, catalog and sysusers (systemd-update-done(8)).
+  : >"$root/etc/.updated"
+  : >"$root/var/.updated"
+}
+
+# Lays a folder over the root: owner root, modes from git's executable bit alone, directories that exist keep theirs.
+lay_files() {
+  [ -d "$1" ] || return 0
+  tar -C "$1" --owner=0 --group=0 --mode='u=rwX,go=rX' -c . | tar -C "$2" --no-overwrite-dir -x
+}
+
+# Enables what the presets name and nothing else, then masks what packages start without asking.
+choose_units() {
+  local unit
+  # systemctl wants to see /proc; the mount ends with the command.
+  isolated sh -c 'mount -t proc proc "$1/proc" && chroot "$1" systemctl -q preset-all' sh "$1" 2>"$work_dir/preset.log" ||
+    fail "Cannot enable the units of the presets: $(<"$work_dir/preset.log")"
+  while IFS= read -r unit; do
+    ln -s /dev/null "$1/etc/systemd/system/$unit" || fail "Cannot mask $unit: a preset enables it"
+  done < <(list_column "$recipe_dir/units-masked.txt")
+}
