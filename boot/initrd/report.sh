@@ -1,8 +1,9 @@
 # What the server is told. Reports wait in a queue until there is a network, and never fail a boot.
 # shellcheck shell=dash
 
-# The server takes 16 KiB in all, and an escaped byte may need six.
-LOG_TAIL_BYTES=2400
+# The server takes 16 KiB in all, and an escaped byte may need six: the second figure is for a log of control characters.
+LOG_TAIL_BYTES=4096
+LOG_TAIL_WORST_BYTES=2300
 
 # report STEP STATUS [TENTHS] [MESSAGE] [LOG FILE]: how a step is getting on (POST …/events).
 report() {
@@ -10,8 +11,16 @@ report() {
   body="{\"boot\":$(json_string "$KIT_BOOT"),\"step\":$(json_string "$1"),\"status\":\"$2\""
   [ -z "${3:-}" ] || body="$body,\"seconds\":$(as_seconds "$3")"
   [ -z "${4:-}" ] || body="$body,\"message\":$(json_string "$(printf '%s' "$4" | head -c 500)")"
-  [ ! -s "${5:-}" ] || body="$body,\"log\":$(tail -c "$LOG_TAIL_BYTES" "$5" | json_escape)"
+  [ ! -s "${5:-}" ] || body="$body,\"log\":$(log_tail "$5")"
   enqueue events "$body}"
+}
+
+# log_tail FILE: its last lines as a JSON string.
+log_tail() {
+  local text
+  text="$(tail -c "$LOG_TAIL_BYTES" "$1" | json_escape)"
+  [ "${#text}" -le $((LOG_TAIL_WORST_BYTES * 6)) ] || text="$(tail -c "$LOG_TAIL_WORST_BYTES" "$1" | json_escape)"
+  printf '%s' "$text"
 }
 
 # check_in PHASE: what the machine is now (POST …/check-in).

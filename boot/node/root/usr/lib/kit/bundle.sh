@@ -14,17 +14,18 @@ unpack_bundle() {
   refuse_kinds "$tree" && make_whiteouts "$tree"
 }
 
-# refuse_names TAR: 1 when a name in the archive climbs out of its directory.
+# refuse_names TAR: 1 when a name in the archive is absolute or climbs out of its directory.
 refuse_names() {
-  local names
-  names="$(tar -tf "$1")" || {
+  local names odd
+  # Busybox lists such names without what leads outside, and says so on standard error in the words of GNU tar.
+  names="$(tar -tf "$1" 2>&1)" || {
     echo "Cannot read the bundle $1: not a tar archive" >&2
     return 1
   }
-  if printf '%s\n' "$names" | grep -Eq '^/|(^|/)\.\.(/|$)'; then
-    echo "Cannot unpack the bundle $1: $(printf '%s\n' "$names" | grep -E '^/|(^|/)\.\.(/|$)' | head -n 1) leads outside" >&2
-    return 1
-  fi
+  odd="$(printf '%s\n' "$names" | grep -E '^/|(^|/)\.\.(/|$)|^tar: [Rr]emoving leading' | head -n 1)"
+  [ -z "$odd" ] && return 0
+  echo "Cannot use the bundle: a name in it leads outside ($odd)" >&2
+  return 1
 }
 
 # refuse_kinds TREE: 1 when the tree holds anything but files, directories and symbolic links, or a name in two lines

@@ -1,0 +1,108 @@
+#!/usr/bin/env bats
+# The initrd's libraries without a machine: the command line, JSON, names in bundles; each under busybox sh and dash.
+
+load ../testing/machine.bash
+
+setup_file() {
+  make_applets
+}
+
+setup() {
+  make_machine
+}
+
+GOOD_LINE="BOOT_IMAGE=vmlinuz kit.url=http://10.77.0.1:8080 kit.mac=52-54-00-12-34-56 kit.boot=b-1
+ kit.image=2025.11.1 kit.root-sha256=$(printf 'a%.0s' {1..64}) kit.root-size=204800
+	kit.bundle=$(printf 'b%.0s' {1..64}) systemd.hostname=kit-one quiet"
+
+parameters_of() {
+  printf '%s\n' "$1" >"$BATS_TEST_TMPDIR/cmdline"
+  each_shell "read_parameters '$BATS_TEST_TMPDIR/cmdline'; check_parameters && echo \"\$$2\""
+}
+
+@test "read_parameters() takes each value when the line is good" {
+  for pair in KIT_URL=http://10.77.0.1:8080 KIT_MAC=52-54-00-12-34-56 KIT_BOOT=b-1 KIT_IMAGE=2025.11.1 \
+    KIT_ROOT_SIZE=204800 KIT_HOSTNAME=kit-one; do
+    parameters_of "$GOOD_LINE" "${pair%%=*}"
+    [ "$output" = "${pair#*=}" ]
+  done
+}
+
+@test "read_parameters() takes the last value when a key is given twice" {
+  parameters_of "$GOOD_LINE kit.boot=second" KIT_BOOT
+  [ "$output" = second ]
+}
+
+@test "check_parameters() refuses a value that is not of its kind, and runs nothing" {
+  while IFS= read -r word; do
+    parameters_of "$GOOD_LINE $word" KIT_URL
+    [ "$status" -eq 1 ]
+    [[ "$output" == "Cannot boot: ${word%%=*} on the kernel command line is "* ]]
+    [ ! -e "$BATS_TEST_TMPDIR/pwned" ]
+  done <<WORDS
+kit.url=http://a/\$(touch\${IFS}$BATS_TEST_TMPDIR/pwned)
+kit.url=\`touch\${IFS}$BATS_TEST_TMPDIR/pwned\`
+kit.url=http://a;touch\${IFS}$BATS_TEST_TMPDIR/pwned
+kit.url=ftp://10.77.0.1
+kit.url=http://10.77.0.1:8080/
+kit.url=-O/etc/passwd
+kit.mac=*
+kit.mac=52:54:00:12:34:56
+kit.boot="a
+kit.boot=../../x
+kit.image=../x
+kit.image='
+kit.root-sha256=abc
+kit.root-size=1e9
+kit.root-size=-1
+kit.bundle=[a-z]*
+systemd.hostname=\$HOME
+WORDS
+}
+
+@test "check_parameters() names every missing key at once" {
+  parameters_of 'quiet' KIT_URL
+  [ "$status" -eq 1 ]
+  [ "${#lines[@]}" -eq 7 ]
+}
+
+@test "json_string() writes what JSON.parse() reads back" {
+  while IFS='|' read -r raw wanted; do
+    each_shell "json_string \"\$(printf '$raw')\""
+    [ "$output" = "$wanted" ] || { echo "$raw gave $output" && false; }
+  done <<'TABLE'
+plain text 1.5|"plain text 1.5"
+|""
+say "hi"|"say \"hi\""
+back\\slash|"back\\slash"
+a\nb\tc|"a\nb\u0009c"
+\001\033[0m\177|"\u0001\u001b[0m\u007f"
+$HOME `x`|"$HOME `x`"
+\303\274|"\u00fc"
+\342\202\254|"\u20ac"
+\360\237\230\200|"\ud83d\ude00"
+\377x|"\ufffdx"
+\303x|"\ufffdx"
+x\342\202|"x\ufffd"
+\300\200|"\ufffd"
+\355\240\200|"\ufffd"
+\364\220\200\200|"\ufffd"
+\202|"\ufffd"
+TABLE
+}
+
+@test "report() queues without a network, and bounds the log" {
+  head -c 20000 /dev/urandom >"$BATS_TEST_TMPDIR/log"
+  each_shell "report 40-image failed 32 'no \"luck\"' '$BATS_TEST_TMPDIR/log'; deliver"
+  for body in "$KIT_RUN"/queue/0*.events; do
+    [ "$(stat -c %s "$body")" -lt 16384 ]
+    grep -q '^{"boot":"boot-1","step":"40-image","status":"failed","seconds":3.2,"message":"no \\"luck\\"","log":"' "$body"
+  done
+}
+
+@test "say() writes one tidy line to every console" {
+  each_shell "KIT_STEP=40-image; progress 'half way'"
+  for console in tty0 ttyS0; do
+    grep -Eq '^kit: \[ *[0-9]+\.[0-9]s\] 40-image: half way$' "$KIT_DEV/$console"
+  done
+}

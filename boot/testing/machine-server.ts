@@ -1,0 +1,69 @@
+// The server's side of docs/ports-and-endpoints.md "For machines", out of one folder: for the tests of boot/ only.
+//
+// node machine-server.ts FOLDER ADDRESS PORT. Writes FOLDER/port when it listens. In FOLDER:
+//   images/…, bundles/…   are served as they are (Range, HEAD)
+//   target                what GET …/target answers; its second line is `bundle <digest>`
+//   reports               gets a line per POST: `events {json}` or `check-in {json}`
+//   cut                   (if there) a number: the next file answer breaks off after so many bytes, and cut goes away
+//   refuse                (if there) reports are answered with 409
+
+import { appendFileSync, createReadStream, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
+
+const [folder = '.', address = '127.0.0.1', port = '0'] = process.argv.slice(2)
+
+function takeCut(): number {
+  if (!existsSync(`${folder}/cut`)) return Number.POSITIVE_INFINITY
+  const bytes = Number(readFileSync(`${folder}/cut`, 'utf8'))
+  rmSync(`${folder}/cut`)
+  return bytes
+}
+
+function sendFile(request: IncomingMessage, response: ServerResponse, file: string): void {
+  if (!existsSync(file)) {
+    response.writeHead(404).end()
+    return
+  }
+  const size = statSync(file).size
+  const start = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0)
+  if (start > 0 && start >= size) {
+    response.writeHead(416).end()
+    return
+  }
+  const range = start > 0 ? { 'Content-Range': `bytes ${start}-${size - 1}/${size}` } : {}
+  response.writeHead(start > 0 ? 206 : 200, { 'Content-Length': size - start, ...range })
+  const end = Math.min(size - 1, start + takeCut() - 1)
+  const stream = createReadStream(file, { start, end })
+  stream.pipe(response, { end: end === size - 1 })
+  if (end < size - 1) stream.on('close', () => setImmediate(() => response.destroy()))
+}
+
+async function takeReport(request: IncomingMessage, response: ServerResponse, endpoint: string): Promise<void> {
+  let body = ''
+  for await (const chunk of request.setEncoding('utf8')) body += chunk
+  // A body that is no JSON must show in the tests: 400 would be taken for a refusal.
+  appendFileSync(`${folder}/reports`, `${endpoint} ${JSON.stringify(JSON.parse(body))}\n`)
+  response.writeHead(existsSync(`${folder}/refuse`) ? 409 : 204).end()
+}
+
+async function sendTarget(response: ServerResponse, query: URLSearchParams): Promise<void> {
+  const untilMs = Date.now() + Number(query.get('wait') ?? 0) * 1000
+  const read = () => readFileSync(`${folder}/target`, 'utf8')
+  while (read().includes(`bundle ${query.get('bundle')}\n`) && Date.now() < untilMs) await pause(20)
+  response.writeHead(200, { 'Content-Type': 'text/plain' }).end(read())
+}
+
+const server = createServer((request, response) => {
+  const url = new URL(request.url ?? '/', 'http://server')
+  const endpoint = /^\/v1\/machines\/[0-9a-f-]{17}\/(events|check-in|target)$/.exec(url.pathname)?.[1]
+  if (endpoint === 'target') void sendTarget(response, url.searchParams)
+  else if (endpoint !== undefined) void takeReport(request, response, endpoint)
+  else if (/^\/(?:images|bundles)\/[A-Za-z0-9./-]+$/.test(url.pathname)) {
+    sendFile(request, response, `${folder}${url.pathname}`)
+  } else response.writeHead(404).end()
+})
+server.listen(Number(port), address, () => {
+  writeFileSync(`${folder}/port`, String((server.address() as AddressInfo).port))
+})

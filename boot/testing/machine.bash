@@ -1,0 +1,58 @@
+# Helpers of the bats tests in boot/: the scripts under both shells, with busybox's own applets.
+# shellcheck shell=bash
+
+BOOT_FOLDER="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+BUSYBOX="${KIT_BUSYBOX:-$(command -v busybox)}"
+MAC='52-54-00-12-34-56'
+
+# make_applets: a folder with a link per busybox applet, as /bin of the initrd; its path in APPLETS.
+make_applets() {
+  APPLETS="$BATS_FILE_TMPDIR/applets"
+  mkdir -p "$APPLETS"
+  for applet in $("$BUSYBOX" --list); do ln -sf "$BUSYBOX" "$APPLETS/$applet"; done
+  export APPLETS
+}
+
+# make_machine: an empty machine below BATS_TEST_TMPDIR, and the environment that points the scripts there.
+make_machine() {
+  export KIT_LIB="$BOOT_FOLDER/initrd" KIT_RUN="$BATS_TEST_TMPDIR/run" KIT_DEV="$BATS_TEST_TMPDIR/dev"
+  export KIT_URL='http://127.0.0.1:1' KIT_MAC="$MAC" KIT_BOOT='boot-1' KIT_IMAGE='2025.11.1' KIT_HOSTNAME='kit-one'
+  mkdir -p "$KIT_RUN" "$KIT_DEV" "$BATS_TEST_TMPDIR/sys/class/tty/console"
+  export KIT_SYS="$BATS_TEST_TMPDIR/sys"
+  echo 'tty0 ttyS0' >"$KIT_SYS/class/tty/console/active"
+  touch "$KIT_DEV/tty0" "$KIT_DEV/ttyS0" "$KIT_DEV/kmsg"
+}
+
+# each_shell TEXT: runs TEXT, with the libraries of the initrd loaded, under busybox and under dash; the outputs must
+# agree. Sets status and output as run does.
+each_shell() {
+  local text
+  text="$(printf '. "$KIT_LIB/%s.sh"\n' lib json parameters report bundle)
+$1"
+  run env PATH="$APPLETS:$PATH" dash -c "$text"
+  local dash_status="$status" dash_output="$output"
+  run env PATH="$APPLETS:$PATH" "$BUSYBOX" sh -c "$text"
+  [ "$status" -eq "$dash_status" ] || { echo "dash: $dash_status $dash_output, busybox: $status $output" && return 99; }
+  [ "$output" = "$dash_output" ] || { echo "dash: $dash_output, busybox: $output" && return 99; }
+}
+
+# start_server FOLDER [ADDRESS] [PORT]: the test server; its URL in SERVER_URL, its process in SERVER_PID.
+start_server() {
+  local folder="$1"
+  mkdir -p "$folder/images" "$folder/bundles"
+  rm -f "$folder/port"
+  # fd 3 is bats' own; a background process that keeps it open keeps bats waiting.
+  "$BOOT_FOLDER/../node_modules/.bin/node" "$BOOT_FOLDER/testing/machine-server.ts" "$folder" "${2:-127.0.0.1}" "${3:-0}" 3>&- &
+  SERVER_PID=$!
+  until [ -s "$folder/port" ]; do sleep 0.05; done
+  SERVER_URL="http://${2:-127.0.0.1}:$(cat "$folder/port")"
+}
+
+stop_server() {
+  kill "$SERVER_PID" 2>/dev/null
+  wait "$SERVER_PID" 2>/dev/null || true
+}
+
+sha256_of() {
+  sha256sum <"$1" | cut -d ' ' -f 1
+}
