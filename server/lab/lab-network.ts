@@ -1,0 +1,140 @@
+// A virtual LAN: a namespace with a bridge, the server on it, machines plugged into it, and a router where one is wanted.
+
+import { mkdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import { type Service, startAll, stopAll } from '#lib/service.ts'
+
+import type { Child } from './child.ts'
+import { addBridge, addCable, createNetns, type Netns } from './netns.ts'
+import type { MachineSpec } from './qemu.ts'
+import { startRouter } from './router.ts'
+import { createServerProcess, type ServerProcess } from './server-process.ts'
+import { createVm, type Vm } from './vm.ts'
+
+export interface LabNetworkOptions {
+  /** Absolute; everything the lab writes lies in it. */
+  readonly folder: string
+  readonly profilesFolder: string
+  /** `server`: ours gives the addresses. `proxy`: dnsmasq gives them, as a home router does, and ours adds the boot information. */
+  readonly mode: 'server' | 'proxy'
+  /** More settings of the server, as `KATESKIT_<PATH>`. */
+  readonly environment?: Readonly<Record<string, string>>
+  /** Default: state from an earlier lab in the folder is thrown away. */
+  readonly keepState?: boolean
+}
+
+export interface LabNetwork {
+  readonly netns: Netns
+  readonly server: ServerProcess
+  /** Where the API asks for a token, for a way in from outside. */
+  readonly extraSocket: string
+  readonly folder: string
+  /** Plugs a machine in and switches it on. */
+  powerOn(spec: MachineSpec): Promise<Vm>
+  /** Machines, server, router, namespace, in this order; nothing is left but files. */
+  stop(): Promise<void>
+}
+
+export const LAB_BRIDGE = 'kit0'
+export const LAB_SERVER_IP = '10.77.0.1'
+const ROUTER_IP = '10.77.0.254'
+const POOL_FIRST = '10.77.0.100'
+const POOL_LAST = '10.77.0.199'
+const ROUTER_GRACE_MS = 2_000
+
+/** Where the command line looks for a lab, inside its folder. */
+export function labControlSocket(folder: string): string {
+  return join(folder, 'control.sock')
+}
+
+/** Everything is up and answering when it resolves; when it throws, nothing is left running. */
+export async function startLabNetwork(options: LabNetworkOptions): Promise<LabNetwork> {
+  const { folder } = options
+  await prepareFolder(options)
+  const netns = await createNetns()
+  const extraSocket = join(folder, 'api.sock')
+  const server = createServerProcess(netns, {
+    environment: { ...serverEnvironment(options, extraSocket), ...options.environment },
+    controlSocket: labControlSocket(folder),
+    logFile: join(folder, 'server.log'),
+  })
+  const services = [
+    namespaceService(netns),
+    ...(options.mode === 'proxy' ? [routerService(netns, folder)] : []),
+    server,
+  ]
+  await startAll(services)
+  const machines: Vm[] = []
+  return {
+    netns,
+    server,
+    extraSocket,
+    folder,
+    async powerOn(spec) {
+      const place = { netns, bridge: LAB_BRIDGE, tap: `tap${machines.length}`, folder }
+      const vm = await createVm(place, spec)
+      machines.push(vm)
+      return vm
+    },
+    async stop() {
+      await Promise.all(machines.map((vm) => vm.kill()))
+      await stopAll(services)
+    },
+  }
+}
+
+async function prepareFolder(options: LabNetworkOptions): Promise<void> {
+  if (options.keepState !== true) {
+    for (const name of ['state', 'bundles', 'server.log', 'router.leases', 'router.log']) {
+      await rm(join(options.folder, name), { recursive: true, force: true })
+    }
+  }
+  // An empty folder of settings: what a person has configured for a real LAN has no say here.
+  await mkdir(join(options.folder, 'config'), { recursive: true })
+}
+
+function serverEnvironment(options: LabNetworkOptions, extraSocket: string): Record<string, string> {
+  const { folder, mode, profilesFolder } = options
+  return {
+    KATESKIT_CONFIG: join(folder, 'config'),
+    KATESKIT_DHCP_INTERFACE: LAB_BRIDGE,
+    KATESKIT_DHCP_IP: LAB_SERVER_IP,
+    KATESKIT_DHCP_MODE: mode,
+    ...(mode === 'server' && { KATESKIT_DHCP_POOL: `${POOL_FIRST}-${POOL_LAST}` }),
+    KATESKIT_HTTP_CONTROL_SOCKET: labControlSocket(folder),
+    KATESKIT_HTTP_EXTRA_SOCKET: extraSocket,
+    KATESKIT_PROFILES_DIRECTORY: profilesFolder,
+    KATESKIT_STATE_DIRECTORY: join(folder, 'state'),
+    KATESKIT_BUNDLES_DIRECTORY: join(folder, 'bundles'),
+  }
+}
+
+function namespaceService(netns: Netns): Service {
+  return {
+    name: 'namespace',
+    start: () => addBridge(netns, { name: LAB_BRIDGE, address: `${LAB_SERVER_IP}/24` }),
+    stop: () => netns.stop(),
+  }
+}
+
+/** The router is another host: a namespace of its own on a cable to the bridge. */
+function routerService(netns: Netns, folder: string): Service {
+  let host: Netns | undefined
+  let router: Child | undefined
+  return {
+    name: 'router',
+    async start() {
+      host = await createNetns()
+      await addCable(netns, LAB_BRIDGE, { netns: host, interfaceName: 'lan0', address: `${ROUTER_IP}/24` })
+      router = startRouter({
+        ...{ netns: host, interfaceName: 'lan0', address: ROUTER_IP, folder },
+        ...{ poolFirst: POOL_FIRST, poolLast: POOL_LAST },
+      })
+    },
+    async stop() {
+      await router?.stop(ROUTER_GRACE_MS)
+      await host?.stop()
+    },
+  }
+}

@@ -1,0 +1,227 @@
+import { once } from 'node:events'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { connect, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import test from 'ava'
+
+import { KitError } from '#lib/errors.ts'
+import { parseMac } from '#lib/mac.ts'
+import { commandOutput } from '#lib/process.ts'
+import type { MachineView } from '#machine/ports.ts'
+
+import { startChild } from './child.ts'
+import { createForwarder } from './forwarder.ts'
+import { probeKvm } from './kvm.ts'
+import { parseLabMachines } from './lab-machines.ts'
+import { addBridge, addCable, createNetns } from './netns.ts'
+import { powerOn } from './phases.ts'
+import { type MachineFiles, type MachineSpec, qemuArguments } from './qemu.ts'
+import { SerialLog } from './serial-log.ts'
+import { notReadyReason, statusJson, statusTable } from './status-text.ts'
+import { createVm } from './vm.ts'
+import type { MachineStatus } from './watch.ts'
+
+const MAC = parseMac('52:54:00:77:01:01')
+const SPEC: MachineSpec = { name: 'one', mac: MAC, firmware: 'uefi', accelerator: 'tcg' }
+const FILES: MachineFiles = {
+  serialLog: '/lab/one.log',
+  serialSocket: '/lab/one.console',
+  monitorSocket: '/lab/one.qmp',
+  firmwareVariables: '/lab/a,b.fd',
+}
+
+async function temporaryFolder(t: { teardown(end: () => Promise<void>): void }): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'kateskit-test-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  return folder
+}
+
+const QEMU_CASES: readonly [string, Partial<MachineSpec>, RegExp][] = [
+  ['keeps the iPXE of QEMU out of UEFI', {}, /-device virtio-net-pci,.*bootindex=1,romfile=(?: |$)/],
+  [
+    'leaves the iPXE of QEMU to SeaBIOS',
+    { firmware: 'bios' },
+    /-device virtio-net-pci,[^ ]*bootindex=1(?: |$)/,
+  ],
+  ['doubles commas in paths', {}, /file=\/lab\/a,,b\.fd/],
+  ['emulates with several threads', {}, /-accel tcg,thread=multi -cpu max/],
+  ['uses KVM where it works', { accelerator: 'kvm' }, /-accel kvm -cpu max/],
+  [
+    'puts the disk first when told so',
+    { disk: '/d.img', bootOrder: 'disk-first' },
+    /drive=disk0,bootindex=1/,
+  ],
+  ['puts the network first otherwise', { disk: '/d.img' }, /drive=disk0,bootindex=2/],
+  ['switches PXE off for UEFI HTTP boot', { networkBoot: 'http' }, /IPv4PXESupport,string=no/],
+  ['gives the UUID', { uuid: '6b617465-734b-4974-8000-525400770101' }, /-uuid 6b617465/],
+]
+
+for (const [title, change, expected] of QEMU_CASES) {
+  test(`qemuArguments() ${title}`, (t) => {
+    t.regex(qemuArguments({ ...SPEC, ...change }, FILES, 'tap0').join(' '), expected)
+  })
+}
+
+test('parseLabMachines() numbers the machines of each firmware', (t) => {
+  const machines = parseLabMachines('uefi, bios,uefi')
+  t.deepEqual(
+    machines.map(({ name, mac }) => [name, mac]),
+    [
+      ['uefi', '52:54:00:77:01:01'],
+      ['bios', '52:54:00:77:02:01'],
+      ['uefi-2', '52:54:00:77:01:02'],
+    ],
+  )
+  t.is(machines[0]?.uuid, '6b617465-734b-4974-8000-525400770101')
+})
+
+for (const wrong of ['', 'arm', 'uefi,,bios', Array(9).fill('uefi').join(',')]) {
+  test(`parseLabMachines() refuses ${JSON.stringify(wrong)}`, (t) => {
+    t.throws(() => parseLabMachines(wrong), { instanceOf: KitError, message: /^Cannot make the machines/ })
+  })
+}
+
+test('createNetns() makes a network of its own that ends with its holder', async (t) => {
+  const netns = await createNetns()
+  await addBridge(netns, { name: 'kit0', address: '10.77.0.1/24' })
+  const other = await createNetns()
+  await addCable(netns, 'kit0', { netns: other, interfaceName: 'lan0', address: '10.77.0.9/24' })
+  t.regex(await netns.run('ip', ['-brief', 'address']), /^kit0 .*10\.77\.0\.1\/24/m)
+  t.regex(await other.run('ip', ['-brief', 'address']), /^lan0.*10\.77\.0\.9\/24/m)
+  t.notRegex(await commandOutput('ip', ['-brief', 'address']), /10\.77\.0\.1\//)
+  await Promise.all([netns.stop(), other.stop()])
+  await t.throwsAsync(netns.run('true', []), { instanceOf: KitError })
+})
+
+test('startChild() ends its program when the parent is killed with -9', async (t) => {
+  const program = `import {startChild} from ${JSON.stringify(import.meta.resolve('./child.ts'))}
+    const child = startChild('sleep', ['600'])
+    process.stdout.write(String(child.pid))`
+  const parent = startChild(process.execPath, ['--input-type=module-typescript', '--eval', program], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const [pid] = (await once(parent.process.stdout ?? parent.process, 'data')) as [Buffer]
+  // tail follows the child's end without asking again and again; it is no child of ours.
+  const gone = commandOutput('tail', ['--sleep-interval=0.05', `--pid=${pid}`, '-f', '/dev/null'])
+  await parent.kill()
+  t.is(await gone, '')
+})
+
+test('startChild() says how a program ended', async (t) => {
+  t.is(await startChild('sh', ['-c', 'exit 3']).exited, 'exit code 3')
+  const stubborn = startChild('sh', ['-c', 'trap "" TERM; echo up; while :; do sleep 1; done'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  })
+  await once(stubborn.process.stdout ?? stubborn.process, 'data')
+  await stubborn.stop(100)
+  t.is(await stubborn.exited, 'signal SIGKILL')
+})
+
+test('createForwarder() carries bytes both ways and refuses a port in use', async (t) => {
+  const socketPath = join(await temporaryFolder(t), 'api.sock')
+  const server = createServer((socket) => socket.pipe(socket)).listen(socketPath)
+  await once(server, 'listening')
+  const forwarder = createForwarder({ port: 0, socketPath })
+  await forwarder.start()
+  const second = createForwarder({ port: forwarder.port(), socketPath })
+  await t.throwsAsync(second.start(), {
+    message: /^Cannot open port \d+ on 127\.0\.0\.1: another program uses it$/,
+  })
+
+  const client = connect(forwarder.port(), '127.0.0.1')
+  client.write('hello')
+  const [echoed] = (await once(client, 'data')) as [Buffer]
+  t.is(echoed.toString(), 'hello')
+
+  await forwarder.stop() // ends open connections too
+  await once(client, 'close')
+  await second.stop()
+  server.close()
+})
+
+test('SerialLog finds lines already there, lines to come, and shows its tail when one does not come', async (t) => {
+  const file = join(await temporaryFolder(t), 'serial.log')
+  await writeFile(file, '\x1b[2J\x1b[01;01HBdsDxe: \x1b[0mloading\r\n')
+  const serial = new SerialLog(file)
+  await serial.follow()
+  t.is((await serial.waitFor(/BdsDxe: (\w+)/, 5000))[1], 'loading')
+  const coming = serial.waitFor(/login:/g, 5000)
+  await writeFile(file, 'debian login: ', { flag: 'a' })
+  t.is((await coming)[0], 'login:')
+  await t.throwsAsync(serial.waitFor(/never/, 10), { message: /ends with:\nBdsDxe: loading\ndebian login:/ })
+  await serial.stop()
+})
+
+test('probeKvm() is told by firmware that speaks, and remembers it until the next boot', async (t) => {
+  const cacheFile = join(await temporaryFolder(t), 'cache', 'kvm.json')
+  t.false((await probeKvm({ cacheFile, device: '/dev/no-kvm' })).works)
+  // Emulation stands in for a KVM that works; /dev/null for its device.
+  const works = await probeKvm({ cacheFile, device: '/dev/null', accelerator: 'tcg' })
+  t.deepEqual(works, { works: true })
+  t.deepEqual(await probeKvm({ cacheFile, device: '/dev/null' }), { works: true })
+})
+
+test('createVm() switches a machine on, hears its console, and leaves nothing after the plug is pulled', async (t) => {
+  const folder = await temporaryFolder(t)
+  const netns = await createNetns()
+  t.teardown(() => netns.stop())
+  await addBridge(netns, { name: 'kit0', address: '10.77.0.1/24' })
+  const place = { netns, bridge: 'kit0', tap: 'tap0', folder }
+  await t.throwsAsync(createVm({ ...place, tap: 'tap9' }, { ...SPEC, extraArguments: ['-nonsense'] }), {
+    message: /^Cannot switch on one: QEMU: .*nonsense/s,
+  })
+  const vm = await createVm(place, { ...SPEC, firmware: 'bios', memoryMiB: 128 })
+  t.teardown(() => vm.kill())
+  await vm.waitFor(/iPXE/, 30_000)
+  await vm.reset()
+  await vm.kill()
+  t.is(await vm.exited, 'signal SIGKILL')
+})
+
+const VIEW: MachineView = {
+  ...{ mac: MAC, state: 'running', stateSinceMs: 0, firstSeenMs: 0, lastSeenMs: 0, rebootReasons: [] },
+  ...{ role: 'worker', channel: 'stable', hostname: 'one', wantedBundle: 'b1', bundleDigest: 'b1' },
+}
+const MACHINE = { name: 'uefi', mac: MAC, firmware: 'uefi', uuid: '' } as const
+const ARRIVED: MachineStatus = {
+  machine: MACHINE,
+  progress: {
+    ...{ phase: 'running', poweredOnMs: 0 },
+    endedMs: { firmware: 9000, loader: 15_000, kernel: 20_000, image: 30_000, system: 90_000 },
+  },
+  view: VIEW,
+}
+
+test('statusTable() shows where each machine is', (t) => {
+  const waiting: MachineStatus = {
+    machine: { ...MACHINE, name: 'uefi-2' },
+    progress: powerOn(0),
+    view: undefined,
+  }
+  t.deepEqual(statusTable([ARRIVED, waiting], 4000), [
+    'MACHINE  MAC                FIRMWARE  ROLE    WHERE IT IS                   SECONDS    ADDRESS',
+    'uefi     52:54:00:77:01:01  uefi      worker  running                       90.0 in all  -'.replace(
+      '90.0',
+      '90',
+    ),
+    'uefi-2   52:54:00:77:01:01  uefi      -       firmware looks for a network  4          -',
+  ])
+})
+
+test('notReadyReason() tells the phase, the last event or the failed step', (t) => {
+  t.is(notReadyReason(ARRIVED), undefined)
+  t.regex(notReadyReason({ ...ARRIVED, progress: powerOn(0) }) ?? '', /phase firmware; nothing was heard/)
+  const failed = { ...ARRIVED.progress, phase: 'failed', step: '40-image', reason: 'sha256 differs' } as const
+  t.is(notReadyReason({ ...ARRIVED, progress: failed }), 'step 40-image failed: sha256 differs')
+  t.regex(notReadyReason({ ...ARRIVED, view: { ...VIEW, bundleDigest: 'b0' } }) ?? '', /b0 instead of b1/)
+})
+
+test('statusJson() has the seconds of every phase', (t) => {
+  t.like(statusJson(ARRIVED), {
+    ready: true,
+    state: 'running',
+    seconds: { firmware: 9, loader: 6, kernel: 5, image: 10, system: 60, total: 90 },
+  })
+})

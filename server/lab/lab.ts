@@ -1,0 +1,80 @@
+// The lab that `npm start` runs: the network, its machines, the way in from this host, and the watch over them.
+
+import { KitError } from '#lib/errors.ts'
+import type { Mac } from '#lib/mac.ts'
+
+import { createForwarder, type Forwarder } from './forwarder.ts'
+import type { LabMachine } from './lab-machines.ts'
+import { type LabNetwork, type LabNetworkOptions, labControlSocket, startLabNetwork } from './lab-network.ts'
+import type { Accelerator } from './qemu.ts'
+import { createServerClient } from './server-client.ts'
+import { type Watch, watchMachines } from './watch.ts'
+
+export interface LabOptions extends LabNetworkOptions {
+  readonly machines: readonly LabMachine[]
+  readonly accelerator: Accelerator
+  readonly memoryMiB: number
+  /** On 127.0.0.1, for the API; 0 picks a free one. */
+  readonly port: number
+}
+
+export interface Lab {
+  readonly network: LabNetwork
+  readonly watch: Watch
+  readonly apiUrl: string
+  /** An admin token, made for this run. */
+  readonly token: string
+  /** Resolves, with how, should the server end by itself. */
+  readonly serverExited: Promise<string>
+  /** In the opposite order of the start; resolves when every process is gone. */
+  stop(): Promise<void>
+}
+
+/** When it throws, nothing is left running. */
+export async function startLab(options: LabOptions): Promise<Lab> {
+  await refuseSecondLab(options.folder)
+  const network = await startLabNetwork(options)
+  const forwarder = createForwarder({ port: options.port, socketPath: network.extraSocket })
+  try {
+    await forwarder.start()
+    return await switchOn(network, forwarder, options)
+  } catch (error) {
+    await forwarder.stop()
+    await network.stop()
+    throw error
+  }
+}
+
+/** Two labs in one folder would delete each other's state. */
+async function refuseSecondLab(folder: string): Promise<void> {
+  const client = createServerClient({ kind: 'socket', path: labControlSocket(folder) })
+  if (!(await client.isHealthy())) return
+  throw new KitError('conflict', `Cannot start a lab in ${folder}: another one runs there`, {
+    fix: 'stop it with Ctrl-C where it was started, or name another folder: npm start -- --state <folder>',
+  })
+}
+
+async function switchOn(network: LabNetwork, forwarder: Forwarder, options: LabOptions): Promise<Lab> {
+  const { client } = network.server
+  const token = await client.makeToken('lab')
+  const afterId = await client.lastEventId()
+  const poweredOnMs = new Map<Mac, number>()
+  for (const machine of options.machines) {
+    const { accelerator, memoryMiB } = options
+    const vm = await network.powerOn({ ...machine, accelerator, memoryMiB })
+    poweredOnMs.set(machine.mac, vm.poweredOnMs)
+  }
+  const watch = watchMachines({ client, machines: options.machines, poweredOnMs, afterId })
+  return {
+    network,
+    watch,
+    apiUrl: `http://127.0.0.1:${forwarder.port()}`,
+    token,
+    serverExited: network.server.exited(),
+    async stop() {
+      await watch.stop()
+      await forwarder.stop()
+      await network.stop()
+    },
+  }
+}

@@ -1,0 +1,110 @@
+import test from 'ava'
+
+import { parseIpv4 } from '#lib/ipv4.ts'
+import { parseMac } from '#lib/mac.ts'
+import type { Event, EventData, EventKind } from '#machine/event.ts'
+
+import { advance, type BootProgress, phaseSeconds, powerOn, secondsInPhase } from './phases.ts'
+
+const MAC = parseMac('52:54:00:77:01:01')
+const START_MS = 1_000_000
+
+let lastId = 0
+function event(afterSeconds: number, kind: EventKind, data: EventData = {}): Event {
+  lastId += 1
+  return { id: lastId, atMs: START_MS + afterSeconds * 1000, kind, mac: MAC, message: `${kind} said`, data }
+}
+
+const live = (events: readonly Event[], from: BootProgress = powerOn(START_MS)) =>
+  events.reduce(advance, from)
+
+const WHOLE_BOOT = [
+  event(9, 'machine-discovered'),
+  event(9.5, 'dhcp-offered'),
+  event(12, 'loader-sent'),
+  event(15, 'boot-script-sent', { plan: 'live' }),
+  event(27, 'checked-in', { from: 'discovered', to: 'starting' }),
+  event(28, 'step-started', { step: '40-image' }),
+  event(36, 'step-done', { step: '40-image' }),
+  event(40, 'step-started', { step: '70-handover' }),
+  event(110, 'checked-in', { from: 'starting', to: 'running', address: '10.77.0.100' }),
+]
+
+test('advance() names the phase after each event of a live boot', (t) => {
+  const phases: string[] = []
+  let progress = powerOn(START_MS)
+  for (const each of WHOLE_BOOT) {
+    progress = advance(progress, each)
+    phases.push(progress.phase)
+  }
+  t.deepEqual(phases, [
+    'loader',
+    'loader',
+    'loader',
+    'kernel',
+    'image',
+    'image',
+    'image',
+    'system',
+    'running',
+  ])
+})
+
+test('phaseSeconds() adds up to the total when a machine has arrived', (t) => {
+  const progress = live(WHOLE_BOOT)
+  t.deepEqual(phaseSeconds(progress), {
+    firmware: 9,
+    loader: 6,
+    kernel: 12,
+    image: 13,
+    system: 70,
+    total: 110,
+  })
+  t.like(progress, { address: parseIpv4('10.77.0.100') })
+})
+
+test('advance() gives a phase nobody reported no time when a later one ends', (t) => {
+  const progress = live([event(30, 'checked-in', { to: 'running' })])
+  t.deepEqual(phaseSeconds(progress), { firmware: 30, loader: 0, kernel: 0, image: 0, system: 0, total: 30 })
+})
+
+test('advance() keeps step, reason and log when a step fails, and drops them when the initrd tries again', (t) => {
+  const failed = live([
+    ...WHOLE_BOOT.slice(0, 5),
+    event(30, 'step-failed', { step: '40-image', log: 'sha256 differs' }),
+    event(31, 'checked-in', { to: 'failed' }),
+  ])
+  t.like(failed, {
+    phase: 'failed',
+    step: '40-image',
+    failureLog: 'sha256 differs',
+    reason: 'step-failed said',
+  })
+
+  const again = advance(failed, event(91, 'step-started', { step: '10-network' }))
+  t.is(again.phase, 'image')
+  t.false('failureLog' in again)
+})
+
+test('advance() says elsewhere when the boot plan is not live', (t) => {
+  const progress = live([event(9, 'dhcp-offered'), event(15, 'boot-script-sent', { plan: 'local-disk' })])
+  t.like(progress, { phase: 'elsewhere', reason: 'boot-script-sent said' })
+})
+
+for (const first of ['dhcp-offered', 'boot-script-sent'] as const) {
+  test(`advance() measures a new boot when ${first} comes from a machine that ran`, (t) => {
+    const again = live([event(200, first, { plan: 'live' })], live(WHOLE_BOOT))
+    t.is(again.poweredOnMs, START_MS + 200_000)
+    t.not(again.phase, 'running')
+  })
+}
+
+test('advance() stays in the same boot when the loader asks for DHCP again', (t) => {
+  const progress = live([event(9, 'dhcp-offered'), event(14, 'dhcp-offered')])
+  t.deepEqual(progress.endedMs, { firmware: START_MS + 9000 })
+})
+
+test('secondsInPhase() counts from the end of the phase before', (t) => {
+  t.is(secondsInPhase(powerOn(START_MS), START_MS + 4500), 4.5)
+  t.is(secondsInPhase(live([event(9, 'dhcp-offered')]), START_MS + 12_000), 3)
+})

@@ -1,0 +1,144 @@
+// Where a lab machine is on its way from power-on to a running system, as told by the server's events alone.
+
+import { findIpv4, type Ipv4 } from '#lib/ipv4.ts'
+import type { Event } from '#machine/event.ts'
+
+/**
+ * The parts of a boot in their order, each named after what the machine is busy with. What ends it:
+ * - `firmware`: the first DHCP packet of the firmware was answered
+ * - `loader`: the boot script was handed out
+ * - `kernel`: the initrd reported for the first time
+ * - `image`: the initrd's last step, the hand-over, began
+ * - `system`: the agent of the running system checked in
+ */
+export const BOOT_PHASES = ['firmware', 'loader', 'kernel', 'image', 'system'] as const
+export type BootPhase = (typeof BOOT_PHASES)[number]
+
+/** `elsewhere`: the server sent it on to its own disk or told it to wait, so it will not arrive here. */
+export type MachinePhase = BootPhase | 'running' | 'failed' | 'elsewhere'
+
+export interface BootProgress {
+  readonly phase: MachinePhase
+  /** When the machine was switched on, or, for a boot nobody here started, when it was first heard of. */
+  readonly poweredOnMs: number
+  /** When each phase ended; a phase that nobody reported ended when the next one did. */
+  readonly endedMs: Readonly<Partial<Record<BootPhase, number>>>
+  readonly address?: Ipv4
+  /** The step of the initrd it is in, or that failed. */
+  readonly step?: string
+  /** Why it is `failed` or `elsewhere`; one line. */
+  readonly reason?: string
+  /** The last lines of the log of a failed step. */
+  readonly failureLog?: string
+  readonly lastEvent?: Event
+}
+
+/** The initrd's last step (boot/initrd/steps): from here on systemd has the machine. */
+const HANDOVER_STEP = '70-handover'
+
+export function powerOn(atMs: number): BootProgress {
+  return { phase: 'firmware', poweredOnMs: atMs, endedMs: {} }
+}
+
+/** Takes one event of this machine into account. Events come in order of their id. */
+export function advance(before: BootProgress, event: Event): BootProgress {
+  const progress = { ...beginAgain(before, event), lastEvent: event }
+  const address = findIpv4(String(event.data['address'] ?? event.data['ip'] ?? ''))
+  return { ...step(progress, event), ...(address === undefined ? {} : { address }) }
+}
+
+/** A machine that netboots again after it had its kernel is measured anew. */
+function beginAgain(progress: BootProgress, event: Event): BootProgress {
+  const netboots = event.kind === 'dhcp-offered' || event.kind === 'boot-script-sent'
+  const hadKernel = progress.endedMs.kernel !== undefined || progress.phase === 'elsewhere'
+  return netboots && hadKernel ? powerOn(event.atMs) : progress
+}
+
+function step(progress: BootProgress, event: Event): BootProgress {
+  switch (event.kind) {
+    case 'machine-discovered':
+    case 'dhcp-offered':
+    case 'loader-sent':
+      return endPhase(progress, 'firmware', event)
+    case 'boot-script-sent':
+      return event.data['plan'] === 'live'
+        ? endPhase(progress, 'loader', event)
+        : { ...endPhase(progress, 'loader', event), phase: 'elsewhere', reason: event.message }
+    case 'step-started':
+    case 'step-done':
+      return initrdStep(progress, event)
+    case 'step-failed':
+      return {
+        ...initrdStep(progress, event),
+        phase: 'failed',
+        reason: event.message,
+        ...(event.data['log'] === undefined ? {} : { failureLog: String(event.data['log']) }),
+      }
+    case 'checked-in':
+      return checkedIn(progress, event)
+    default:
+      return progress
+  }
+}
+
+function initrdStep(progress: BootProgress, event: Event): BootProgress {
+  const name = String(event.data['step'] ?? '')
+  const inInitrd = endPhase(recover(progress), 'kernel', event)
+  return { ...(name === HANDOVER_STEP ? endPhase(inInitrd, 'image', event) : inInitrd), step: name }
+}
+
+function checkedIn(progress: BootProgress, event: Event): BootProgress {
+  switch (event.data['to']) {
+    case 'starting':
+      return endPhase(recover(progress), 'kernel', event)
+    case 'running':
+      return endPhase(recover(progress), 'system', event)
+    case 'failed':
+      return { ...progress, phase: 'failed', reason: progress.reason ?? event.message }
+    default:
+      return progress
+  }
+}
+
+/** The initrd retries by itself after a failure: word from it means that it is on its way again. */
+function recover(progress: BootProgress): BootProgress {
+  if (progress.phase !== 'failed') return progress
+  const { reason: _, failureLog: __, ...rest } = progress
+  return { ...rest, phase: phaseAfter(rest.endedMs) }
+}
+
+function endPhase(progress: BootProgress, phase: BootPhase, event: Event): BootProgress {
+  const passed = BOOT_PHASES.slice(0, BOOT_PHASES.indexOf(phase) + 1)
+  const endedMs = { ...progress.endedMs }
+  for (const name of passed) endedMs[name] ??= event.atMs
+  return { ...progress, endedMs, phase: phaseAfter(endedMs) }
+}
+
+function phaseAfter(endedMs: BootProgress['endedMs']): MachinePhase {
+  return BOOT_PHASES.find((phase) => endedMs[phase] === undefined) ?? 'running'
+}
+
+export type PhaseSeconds = Readonly<Partial<Record<BootPhase | 'total', number>>>
+
+/** How long each finished phase took, to a tenth of a second; `total` once all are. */
+export function phaseSeconds(progress: BootProgress): PhaseSeconds {
+  const seconds: Partial<Record<BootPhase | 'total', number>> = {}
+  let sinceMs = progress.poweredOnMs
+  for (const phase of BOOT_PHASES) {
+    const endMs = progress.endedMs[phase]
+    if (endMs === undefined) return seconds
+    seconds[phase] = tenths(endMs - sinceMs)
+    sinceMs = endMs
+  }
+  return { ...seconds, total: tenths(sinceMs - progress.poweredOnMs) }
+}
+
+/** How long it has been in its present phase. */
+export function secondsInPhase(progress: BootProgress, nowMs: number): number {
+  const ends = BOOT_PHASES.map((phase) => progress.endedMs[phase] ?? 0)
+  return tenths(nowMs - Math.max(progress.poweredOnMs, ...ends))
+}
+
+function tenths(milliseconds: number): number {
+  return Math.max(0, Math.round(milliseconds / 100) / 10)
+}

@@ -1,0 +1,116 @@
+// The command line of one lab machine: a pure function from what it is to what QEMU is told.
+
+import type { Mac } from '#lib/mac.ts'
+
+export type LabFirmware = 'uefi' | 'bios'
+
+/** `kvm` only where a trial boot has shown that it works (kvm.ts). */
+export type Accelerator = 'kvm' | 'tcg'
+
+export interface MachineSpec {
+  readonly name: string
+  readonly mac: Mac
+  readonly firmware: LabFirmware
+  readonly accelerator: Accelerator
+  readonly memoryMiB?: number
+  readonly processors?: number
+  /** SMBIOS UUID; without one firmware sends an all-zero option 97, as some real boards do. */
+  readonly uuid?: string
+  /** A raw image, which must exist. */
+  readonly disk?: string
+  /** Default: network first, then the disk. */
+  readonly bootOrder?: 'network-first' | 'disk-first'
+  /** QEMU's name of the network card. */
+  readonly nic?: 'virtio-net-pci' | 'e1000' | 'e1000e' | 'rtl8139'
+  /** UEFI only: which kind of network boot the firmware tries. OVMF tries PXE first and needs ~140 s to give it up [M]. */
+  readonly networkBoot?: 'pxe' | 'http'
+  /** Anything else, as QEMU takes it. */
+  readonly extraArguments?: readonly string[]
+}
+
+/** Where the parts of a running machine lie. Socket paths must fit sockaddr_un (107 bytes). */
+export interface MachineFiles {
+  readonly serialLog: string
+  /** Where a person attaches to the serial console. */
+  readonly serialSocket: string
+  /** QMP. */
+  readonly monitorSocket: string
+  /** UEFI only: the machine's own copy of OVMF's variables, so that no boot option survives into another machine. */
+  readonly firmwareVariables: string
+}
+
+export const OVMF_CODE = '/usr/share/OVMF/OVMF_CODE_4M.fd'
+export const OVMF_VARIABLES = '/usr/share/OVMF/OVMF_VARS_4M.fd'
+
+/** What one live boot needs: the root image (~200 MB) lies in memory, beside a kernel, systemd and containerd. */
+const DEFAULT_MEMORY_MIB = 2048
+
+/** Without graphics SeaBIOS, and with it iPXE, uses the serial console (its fw_cfg file etc/sercon-port); OVMF does so anyway. */
+const MACHINE_TYPE: Readonly<Record<LabFirmware, string>> = { uefi: 'q35', bios: 'q35,graphics=off' }
+
+export function qemuArguments(spec: MachineSpec, files: MachineFiles, tap: string): string[] {
+  return [
+    ...['-name', spec.name, '-machine', MACHINE_TYPE[spec.firmware], '-no-user-config'],
+    ...['-nodefaults', '-display', 'none'],
+    ...acceleratorArguments(spec.accelerator),
+    ...['-smp', String(spec.processors ?? 2), '-m', String(spec.memoryMiB ?? DEFAULT_MEMORY_MIB)],
+    ...(spec.uuid === undefined ? [] : ['-uuid', spec.uuid]),
+    ...['-device', 'virtio-rng-pci'], // the initrd's first TLS and systemd's seed do not wait for entropy
+    ...serialArguments(files),
+    ...['-qmp', `unix:${escapeOption(files.monitorSocket)},server=on,wait=off`],
+    ...(spec.firmware === 'uefi' ? uefiArguments(spec, files) : []),
+    ...networkArguments(spec, tap),
+    ...diskArguments(spec),
+    ...(spec.extraArguments ?? []),
+  ]
+}
+
+export function acceleratorArguments(accelerator: Accelerator): string[] {
+  return ['-accel', accelerator === 'kvm' ? 'kvm' : 'tcg,thread=multi', '-cpu', 'max']
+}
+
+/** QEMU itself writes the log, so nothing is lost while nobody, or somebody else, is attached to the socket. */
+function serialArguments(files: MachineFiles): string[] {
+  const socket = `path=${escapeOption(files.serialSocket)},server=on,wait=off`
+  const log = `logfile=${escapeOption(files.serialLog)},logappend=off`
+  return ['-chardev', `socket,id=serial0,${socket},${log}`, '-serial', 'chardev:serial0']
+}
+
+function uefiArguments(spec: MachineSpec, files: MachineFiles): string[] {
+  return [
+    ...['-drive', `if=pflash,format=raw,unit=0,readonly=on,file=${OVMF_CODE}`],
+    ...['-drive', `if=pflash,format=raw,unit=1,file=${escapeOption(files.firmwareVariables)}`],
+    ...(spec.networkBoot === 'http' ? ['IPv4', 'IPv6'].flatMap(noPxe) : noPxe('IPv6')),
+  ]
+}
+
+/** OvmfPkg's switch for one PXE driver (opt/org.tianocore/IPv4PXESupport and IPv6PXESupport, edk2 since 2022). */
+function noPxe(family: string): string[] {
+  return ['-fw_cfg', `name=opt/org.tianocore/${family}PXESupport,string=no`]
+}
+
+function networkArguments(spec: MachineSpec, tap: string): string[] {
+  const bootIndex = spec.bootOrder === 'disk-first' ? 2 : 1
+  const device = `${spec.nic ?? 'virtio-net-pci'},netdev=net0,mac=${spec.mac},bootindex=${bootIndex}`
+  // With OVMF an empty romfile keeps QEMU's own iPXE out: the firmware's PXE is what shall be tried.
+  // SeaBIOS has no PXE of its own: there QEMU's option ROM (iPXE of 2019) is the firmware.
+  const romFile = spec.firmware === 'uefi' ? ',romfile=' : ''
+  return [
+    ...['-netdev', `tap,id=net0,ifname=${tap},script=no,downscript=no`],
+    ...['-device', `${device}${romFile}`],
+  ]
+}
+
+function diskArguments(spec: MachineSpec): string[] {
+  if (spec.disk === undefined) return []
+  const bootIndex = spec.bootOrder === 'disk-first' ? 1 : 2
+  return [
+    ...['-drive', `if=none,id=disk0,format=raw,cache=unsafe,file=${escapeOption(spec.disk)}`],
+    ...['-device', `virtio-blk-pci,drive=disk0,bootindex=${bootIndex}`],
+  ]
+}
+
+/** QEMU's option parser ends a value at a comma; a doubled one is a comma. */
+function escapeOption(value: string): string {
+  return value.replaceAll(',', ',,')
+}

@@ -1,0 +1,103 @@
+// How the lab's machines look to people and to programs: pure text.
+
+import { formatTable } from '#lib/text-table.ts'
+
+import { BOOT_PHASES, type MachinePhase, phaseSeconds, secondsInPhase } from './phases.ts'
+import { isReady, type MachineStatus } from './watch.ts'
+
+const PHASE_TEXT: Readonly<Record<MachinePhase, string>> = {
+  firmware: 'firmware looks for a network',
+  loader: 'boot loader',
+  kernel: 'kernel starts',
+  image: 'fetches its image',
+  system: 'system starts',
+  running: 'running',
+  failed: 'FAILED',
+  elsewhere: 'not booted from here',
+}
+
+const HEADER = ['MACHINE', 'MAC', 'FIRMWARE', 'ROLE', 'WHERE IT IS', 'SECONDS', 'ADDRESS'] as const
+
+/** The table that people watch; one string a line. */
+export function statusTable(statuses: readonly MachineStatus[], nowMs: number): string[] {
+  return formatTable(
+    HEADER,
+    statuses.map((status) => {
+      const { machine, progress, view } = status
+      const total = phaseSeconds(progress).total
+      return [
+        machine.name,
+        machine.mac,
+        machine.firmware,
+        view?.role ?? '-',
+        whereItIs(status),
+        total === undefined ? Math.floor(secondsInPhase(progress, nowMs)).toString() : `${total} in all`,
+        progress.address ?? view?.address ?? '-',
+      ]
+    }),
+  )
+}
+
+/** What a log gets when a machine has moved on. */
+export function statusLine(status: MachineStatus): string {
+  const total = phaseSeconds(status.progress).total
+  const seconds = total === undefined ? '' : ` after ${total} s`
+  return `${status.machine.name}: ${whereItIs(status)}${seconds}`
+}
+
+function whereItIs(status: MachineStatus): string {
+  const { phase, step, reason } = status.progress
+  const text = PHASE_TEXT[phase]
+  if (phase === 'running' && !isReady(status)) return 'running, takes over its bundle'
+  if (phase === 'failed' || phase === 'elsewhere') return reason === undefined ? text : `${text}: ${reason}`
+  return phase === 'image' && step !== undefined ? `${text} (${step})` : text
+}
+
+/** Why a machine is not ready, for `--until ready`; undefined when it is. */
+export function notReadyReason(status: MachineStatus): string | undefined {
+  if (isReady(status)) return undefined
+  const { progress, view } = status
+  if (progress.phase === 'running') {
+    return view?.wantedBundle === undefined
+      ? 'it runs, but no bundle is wanted for it'
+      : `it runs with bundle ${view.bundleDigest ?? 'none'} instead of ${view.wantedBundle}`
+  }
+  if (progress.phase === 'failed')
+    return `step ${progress.step ?? 'unknown'} failed: ${progress.reason ?? 'no reason given'}`
+  if (progress.phase === 'elsewhere') return progress.reason ?? PHASE_TEXT.elsewhere
+  const last = progress.lastEvent
+  const heard =
+    last === undefined ? 'nothing was heard of it' : `the last event was ${last.kind}: ${last.message}`
+  return `it is still in phase ${progress.phase}; ${heard}`
+}
+
+/** One machine of `--json`: the line's shape is documented in docs/lab.md. */
+export function statusJson(status: MachineStatus): Readonly<Record<string, unknown>> {
+  const { machine, progress, view } = status
+  const reason = notReadyReason(status)
+  return {
+    kind: 'machine',
+    mac: machine.mac,
+    name: machine.name,
+    firmware: machine.firmware,
+    ready: reason === undefined,
+    state: view?.state ?? 'unseen',
+    phase: progress.phase,
+    role: view?.role,
+    hostname: view?.hostname,
+    address: progress.address ?? view?.address,
+    image: view?.imageVersion,
+    bundle: view?.bundleDigest,
+    seconds: phaseSeconds(progress),
+    ...(reason === undefined ? {} : { reason }),
+    ...(progress.failureLog === undefined ? {} : { log: progress.failureLog }),
+  }
+}
+
+/** The phases in words, for the line that is printed when one ends. */
+export function phasesText(status: MachineStatus): string {
+  const seconds = phaseSeconds(status.progress)
+  return BOOT_PHASES.filter((phase) => seconds[phase] !== undefined)
+    .map((phase) => `${phase} ${seconds[phase]} s`)
+    .join(', ')
+}

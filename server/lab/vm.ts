@@ -1,0 +1,130 @@
+// One virtual machine while it runs: power, serial console, disk.
+
+import { once } from 'node:events'
+import { copyFile, mkdir, open, rm } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+
+import { KitError } from '#lib/errors.ts'
+import { pollUntil } from '#lib/retry.ts'
+
+import type { Child } from './child.ts'
+import { addTap, type Netns } from './netns.ts'
+import { type MachineFiles, type MachineSpec, OVMF_VARIABLES, qemuArguments } from './qemu.ts'
+import { findQmp, type Qmp } from './qmp.ts'
+import { SerialLog } from './serial-log.ts'
+
+/** sockaddr_un holds 108 bytes with the zero at the end (unix(7)). */
+const SOCKET_PATH_LIMIT = 107
+
+/** Generous: on two busy cores QEMU has needed 3 s. */
+const QEMU_START_MS = 20_000
+
+const MAX_COMPLAINT = 2000
+
+export interface VmPlace {
+  readonly netns: Netns
+  /** The bridge its network card is plugged into. */
+  readonly bridge: string
+  /** Unique on the bridge, at most 15 characters (IFNAMSIZ). */
+  readonly tap: string
+  /** Where its log, sockets and firmware variables go; made when missing. */
+  readonly folder: string
+}
+
+export interface Vm {
+  readonly spec: MachineSpec
+  readonly files: MachineFiles
+  readonly serial: SerialLog
+  readonly poweredOnMs: number
+  /** Resolves when QEMU has ended, with how. */
+  readonly exited: Promise<string>
+  /** Waits for a line on the serial console; throws KitError with the console's last lines after `timeoutMs`. */
+  waitFor(pattern: RegExp, timeoutMs: number): Promise<RegExpExecArray>
+  /** Types on the serial console. Nobody else may be attached meanwhile. */
+  type(text: string): Promise<void>
+  /** Presses the reset button. */
+  reset(): Promise<void>
+  /** Pulls the plug. Resolves when it is off. */
+  kill(): Promise<void>
+}
+
+/** Makes the tap and switches the machine on. Throws KitError when QEMU refuses. */
+export async function createVm(place: VmPlace, spec: MachineSpec): Promise<Vm> {
+  const files = machineFiles(place.folder, spec.name)
+  await prepareFiles(place.folder, files, spec)
+  await addTap(place.netns, { name: place.tap, bridge: place.bridge })
+  const args = qemuArguments(spec, files, place.tap)
+  const qemu = place.netns.start('qemu-system-x86_64', args, { stdio: ['ignore', 'ignore', 'pipe'] })
+  const poweredOnMs = Date.now()
+  const serial = new SerialLog(files.serialLog)
+  await serial.follow()
+  const qmp = await qemuStarted(qemu, spec, files.monitorSocket).catch(async (error: unknown) => {
+    await Promise.all([qemu.kill(), serial.stop()])
+    throw error
+  })
+  return {
+    spec,
+    files,
+    serial,
+    poweredOnMs,
+    exited: qemu.exited,
+    waitFor: (pattern, timeoutMs) => serial.waitFor(pattern, timeoutMs),
+    type: (text) => typeOn(files.serialSocket, text),
+    async reset() {
+      await qmp.execute('system_reset')
+    },
+    async kill() {
+      qmp.close()
+      await qemu.kill()
+      await serial.stop()
+    },
+  }
+}
+
+export function machineFiles(folder: string, name: string): MachineFiles {
+  return {
+    serialLog: join(folder, `${name}.log`),
+    serialSocket: join(folder, `${name}.console`),
+    monitorSocket: join(folder, `${name}.qmp`),
+    firmwareVariables: join(folder, `${name}.vars.fd`),
+  }
+}
+
+async function prepareFiles(folder: string, files: MachineFiles, spec: MachineSpec): Promise<void> {
+  for (const socket of [files.serialSocket, files.monitorSocket]) {
+    if (Buffer.byteLength(socket) > SOCKET_PATH_LIMIT) {
+      throw new KitError('invalid-input', `Cannot make the socket ${socket}: its path is too long`, {
+        fix: 'use a checkout nearer to the root, or name a shorter folder with --state',
+      })
+    }
+  }
+  await mkdir(folder, { recursive: true })
+  for (const file of Object.values(files)) await rm(file, { force: true })
+  await (await open(files.serialLog, 'w')).close()
+  if (spec.firmware === 'uefi') await copyFile(OVMF_VARIABLES, files.firmwareVariables)
+}
+
+/** QEMU has taken its arguments once its monitor answers; before that it may end with a complaint. */
+async function qemuStarted(qemu: Child, spec: MachineSpec, monitorSocket: string): Promise<Qmp> {
+  let complaint = ''
+  qemu.process.stderr?.on('data', (chunk: Buffer) => {
+    complaint = (complaint + chunk.toString()).slice(-MAX_COMPLAINT)
+  })
+  const refused = (why: string) => new KitError('unavailable', `Cannot switch on ${spec.name}: ${why}`)
+  return pollUntil(
+    async () => {
+      if (!qemu.isRunning()) throw refused(`QEMU: ${complaint.trim() || (await qemu.exited)}`)
+      return findQmp(monitorSocket)
+    },
+    { everyMs: 50, timeoutMs: QEMU_START_MS, late: () => refused('its monitor does not answer') },
+  )
+}
+
+async function typeOn(serialSocket: string, text: string): Promise<void> {
+  const socket = connect(serialSocket)
+  await once(socket, 'connect')
+  socket.resume() // QEMU stops sending to everybody, the log too, while a client does not read
+  socket.write(text)
+  await new Promise<void>((resolve) => socket.end(resolve))
+}
