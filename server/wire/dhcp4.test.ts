@@ -191,7 +191,7 @@ test('encodeDhcp() overloads file, then sname, then both, only when the options 
     },
     {
       what: 'file taken by a long name',
-      options: [filler(250), [OPTION.hostName, new Uint8Array(50)]],
+      options: [filler(250), [OPTION.hostName, new Uint8Array(60)]],
       bootFile: 'x'.repeat(100),
       overload: 2,
     },
