@@ -23,6 +23,7 @@ export function decideBootPlan(
   if (profile.role === undefined) {
     return { kind: 'local-disk', reason: 'this machine has no role yet: kateskit assign <mac> <role>' }
   }
+  if (profile.broken !== undefined) return { kind: 'hold', reason: profile.broken }
   const wanted = profile.settings.get('boot')?.value
   if (wanted === 'local-disk') return { kind: 'local-disk', reason: 'the setting boot is local-disk' }
   if (wanted === 'hold') return { kind: 'hold', reason: 'the setting boot is hold' }

@@ -19,5 +19,8 @@ export interface Profile {
   readonly channel: string
   /** Lowest first; only layers whose folder exists. */
   readonly layers: readonly LayerName[]
+  /** With the fallbacks of the settings' table as layer `built-in`. */
   readonly settings: ReadonlyMap<string, SettingValue>
+  /** Why this is not the whole profile: a layer is in error and no good value of it is known. Nobody may boot by it. */
+  readonly broken?: string
 }

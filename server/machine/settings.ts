@@ -1,10 +1,17 @@
 // The settings of a machine: one flat file each, in any layer of the profile tree. docs/profiles.md lists them.
 
 import { findIpv4 } from '#lib/ipv4.ts'
+import { didYouMean } from '#lib/nearest.ts'
+
+/** Lowest first: the value of a higher layer counts. */
+export const LAYER_KINDS = ['defaults', 'channels', 'roles', 'machines'] as const
+export type LayerKind = (typeof LAYER_KINDS)[number]
 
 export interface SettingRule {
   readonly key: string
   readonly meaning: string
+  /** The layers it may stand in; absent means all. */
+  readonly layers?: readonly LayerKind[]
   readonly fallback?: string
   /** What is wrong with the value, or undefined. */
   readonly check: (value: string) => string | undefined
@@ -24,22 +31,26 @@ export const SETTINGS: readonly SettingRule[] = [
   {
     key: 'role',
     meaning: 'which roles/<role> layer applies; without one nothing is ever written to the machine',
+    layers: ['defaults', 'machines'], // a role cannot choose the role
     check: name('a role'),
   },
   {
     key: 'channel',
     meaning: 'which channels/<channel> layer applies',
+    layers: ['defaults', 'roles', 'machines'],
     fallback: 'stable',
     check: name('a channel'),
   },
   {
     key: 'hostname',
     meaning: 'the host name of the running system; default: kit- and the last three bytes of the MAC',
+    layers: ['machines'],
     check: name('a host name'),
   },
   {
     key: 'ip',
-    meaning: 'the address that DHCP in server mode reserves for the machine (machines/<mac> only)',
+    meaning: 'the address that DHCP in server mode reserves for the machine',
+    layers: ['machines'],
     check: (value) => (findIpv4(value) ? undefined : 'an IPv4 address'),
   },
   {
@@ -69,4 +80,20 @@ export const SETTINGS: readonly SettingRule[] = [
 
 export function findSettingRule(key: string): SettingRule | undefined {
   return SETTINGS.find((rule) => rule.key === key)
+}
+
+/** What is wrong with a setting file, or undefined. Empty text is always right: it takes lower layers' value back. */
+export function checkSetting(kind: LayerKind, key: string, text: string): string | undefined {
+  const rule = findSettingRule(key)
+  if (rule === undefined) {
+    const known = SETTINGS.map((setting) => setting.key)
+    return `Cannot use ${key}: there is no such setting${didYouMean(key, known)}`
+  }
+  if (rule.layers && !rule.layers.includes(kind)) {
+    return `Cannot use ${key} in ${kind}/: it belongs in ${rule.layers.join('/ or ')}/`
+  }
+  const expected = text === '' ? undefined : rule.check(text)
+  if (expected === undefined) return undefined
+  const shown = JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text)
+  return `Cannot use ${key}: ${shown}; expected: ${expected}`
 }

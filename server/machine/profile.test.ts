@@ -1,0 +1,173 @@
+// Tests of profiles: which layers apply to a machine and what they add up to.
+
+import test from 'ava'
+
+import { parseMac } from '#lib/mac.ts'
+import { compareDocsTable, docsCell } from '#testing/docs-table.ts'
+
+import { decideBootPlan } from './boot-plan.ts'
+import { explainProfile, type Layer, type Layers, mergeProfile } from './profile-merge.ts'
+import { checkSetting, LAYER_KINDS, SETTINGS } from './settings.ts'
+
+const mac = parseMac('02:4b:69:74:00:01')
+const own = 'machines/02-4b-69-74-00-01'
+
+/** Layers from their settings: `{defaults: {boot: 'hold'}}`. */
+function layersOf(tree: Readonly<Record<string, Readonly<Record<string, string>>>>): Layers {
+  const layers = Object.entries(tree).map(([name, settings]): [string, Layer] => {
+    const directory = `/profiles/${name}`
+    const values = Object.entries(settings).map(
+      ([key, value]) => [key, { value, layer: name, file: `${directory}/${key}` }] as const,
+    )
+    return [name, { name, directory, settings: new Map(values) }]
+  })
+  return new Map(layers)
+}
+
+test('mergeProfile() gives a machine nobody knows the defaults and no role', (t) => {
+  const profile = mergeProfile(
+    mac,
+    layersOf({ defaults: { 'kernel-arguments': 'quiet' }, 'roles/worker': {} }),
+  )
+  t.is(profile.role, undefined)
+  t.is(profile.channel, 'stable')
+  t.deepEqual(profile.layers, ['defaults'])
+  t.is(profile.settings.get('kernel-arguments')?.value, 'quiet')
+  t.deepEqual(profile.settings.get('boot'), { value: 'live', layer: 'built-in', file: 'default' })
+  t.is(profile.broken, undefined)
+})
+
+const role = { 'roles/worker': {}, 'roles/gpu': {} }
+const choices: readonly [string, Parameters<typeof layersOf>[0], { role?: string; channel: string }][] = [
+  ['its own role is named', { ...role, [own]: { role: 'gpu' } }, { role: 'gpu', channel: 'stable' }],
+  [
+    'the defaults name a role',
+    { ...role, defaults: { role: 'worker' } },
+    { role: 'worker', channel: 'stable' },
+  ],
+  [
+    'both do',
+    { ...role, defaults: { role: 'worker' }, [own]: { role: 'gpu' } },
+    { role: 'gpu', channel: 'stable' },
+  ],
+  [
+    'it takes the role of the defaults back',
+    { ...role, defaults: { role: 'gpu' }, [own]: { role: '' } },
+    { channel: 'stable' },
+  ],
+  [
+    'the role names a channel',
+    { defaults: { role: 'worker', channel: 'rc' }, 'roles/worker': { channel: 'beta' } },
+    { role: 'worker', channel: 'beta' },
+  ],
+  [
+    'the machine names a channel',
+    { 'roles/worker': { channel: 'beta' }, [own]: { role: 'worker', channel: 'nightly' } },
+    { role: 'worker', channel: 'nightly' },
+  ],
+]
+
+for (const [title, tree, expected] of choices) {
+  test(`mergeProfile() chooses role and channel when ${title}`, (t) => {
+    const profile = mergeProfile(mac, layersOf(tree))
+    t.deepEqual({ role: profile.role, channel: profile.channel }, { role: undefined, ...expected })
+  })
+}
+
+test('mergeProfile() lets the higher layer win', (t) => {
+  const names = ['defaults', 'channels/stable', 'roles/worker', own]
+  for (const [index, name] of names.entries()) {
+    const tree = Object.fromEntries(
+      names.map((other, place) => [
+        other,
+        { ...(other === own && { role: 'worker' }), ...(place <= index && { console: `tty${place}` }) },
+      ]),
+    )
+    const profile = mergeProfile(mac, layersOf(tree))
+    t.deepEqual(profile.layers, names)
+    t.like(profile.settings.get('console'), { value: `tty${index}`, layer: name })
+  }
+})
+
+test('mergeProfile() falls back to the table when a higher layer takes a value back', (t) => {
+  const layers = layersOf({
+    defaults: { boot: 'hold', 'kernel-arguments': 'quiet' },
+    [own]: { boot: '', 'kernel-arguments': '' },
+  })
+  const { settings } = mergeProfile(mac, layers)
+  t.is(settings.get('boot')?.value, 'live')
+  t.false(settings.has('kernel-arguments'))
+})
+
+test('mergeProfile() says that a profile is broken when a layer it needs is', (t) => {
+  const good = layersOf({ 'roles/worker': {}, 'roles/gpu': {}, [own]: { role: 'worker' } })
+  const withBroken = (name: string) => {
+    const layer = good.get(name)
+    return new Map(good).set(name, { ...(layer as Layer), broken: `${name} is broken` })
+  }
+  t.is(mergeProfile(mac, withBroken('roles/worker')).broken, 'roles/worker is broken')
+  t.is(mergeProfile(mac, withBroken(own)).broken, `${own} is broken`)
+  t.is(mergeProfile(mac, withBroken('roles/gpu')).broken, undefined)
+  t.is(mergeProfile(mac, layersOf({ [own]: { role: 'gone' } })).broken, 'there is no folder roles/gone')
+})
+
+test('decideBootPlan() holds a machine with a role when its profile is broken', (t) => {
+  const broken = mergeProfile(mac, layersOf({ [own]: { role: 'gone', boot: 'local-disk' } }))
+  t.deepEqual(decideBootPlan(broken, undefined, undefined), {
+    kind: 'hold',
+    reason: 'there is no folder roles/gone',
+  })
+  const { role: _, ...withoutRole } = broken
+  t.is(decideBootPlan(withoutRole, undefined, undefined).kind, 'local-disk')
+})
+
+test('explainProfile() names the file that decided, for each setting', (t) => {
+  const layers = layersOf({
+    defaults: { boot: 'hold', console: 'tty0' },
+    'roles/worker': { console: 'ttyS0' },
+    [own]: { role: 'worker', boot: '' },
+  })
+  t.deepEqual(explainProfile(mac, layers), [
+    { key: 'role', value: 'worker', source: `/profiles/${own}/role` },
+    { key: 'channel', value: 'stable', source: 'default' },
+    { key: 'hostname', value: 'kit-74-00-01', source: 'default' },
+    { key: 'ip', value: '', source: 'default' },
+    { key: 'boot', value: 'live', source: `/profiles/${own}/boot` },
+    { key: 'console', value: 'ttyS0', source: '/profiles/roles/worker/console' },
+    { key: 'kernel-arguments', value: '', source: 'default' },
+  ])
+})
+
+const refusals = [
+  ['machines', 'boot', 'maybe', /"maybe"; expected: one of live/],
+  ['defaults', 'hostnam', 'kit', /no such setting \(did you mean hostname\?\)/],
+  ['defaults', 'ip', '10.0.0.1', /it belongs in machines\//],
+  ['roles', 'role', 'worker', /it belongs in defaults\/ or machines\//],
+  ['machines', 'role', '../worker', /lower-case letters/],
+  ['defaults', 'kernel-arguments', 'a\nb', /on one line/],
+] as const
+
+for (const [kind, key, text, pattern] of refusals) {
+  test(`checkSetting() refuses ${key} in ${kind} when it is ${JSON.stringify(text)}`, (t) => {
+    t.regex(checkSetting(kind, key, text) ?? '', pattern)
+  })
+}
+
+test('checkSetting() accepts an empty value in every layer a setting may stand in', (t) => {
+  for (const { key, layers } of SETTINGS) {
+    for (const kind of layers ?? LAYER_KINDS) t.is(checkSetting(kind, key, ''), undefined)
+  }
+})
+
+test('docs/profiles.md lists every setting of a machine', async (t) => {
+  const rows = SETTINGS.map(({ key, meaning, layers, fallback }) => [
+    `\`${key}\``,
+    meaning,
+    (layers ?? ['all']).join(', '),
+    fallback === undefined ? '' : `\`${fallback}\``,
+  ])
+  const table = [['file', 'meaning', 'layers', 'default'], ...rows.map((row) => row.map(docsCell))]
+  const page = new URL('../../docs/profiles.md', import.meta.url)
+  const { inDocs, inCode } = await compareDocsTable(page, 'settings', table)
+  t.is(inDocs, inCode)
+})
