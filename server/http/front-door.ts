@@ -1,0 +1,89 @@
+// Every request of the HTTP service: which door it is for. The table is docs/ports-and-endpoints.md in code.
+
+import type { IncomingMessage, ServerResponse } from 'node:http'
+
+import { KitError } from '#lib/errors.ts'
+import type { Log } from '#lib/log.ts'
+
+import type { Api } from './api.ts'
+import { type BootDoor, serveBoot } from './boot-door.ts'
+import { type Exchange, requireMethod, sendError, sendJson } from './exchange.ts'
+import { type FileDoor, serveBundle, serveImage, serveLoader } from './file-door.ts'
+import { type MachineDoor, serveMachine } from './machine-door.ts'
+
+export interface Doors extends BootDoor, FileDoor, MachineDoor {
+  readonly api: Api
+  readonly version: string
+  readonly log: Log
+}
+
+interface Route {
+  readonly prefix: string
+  /** `rest` is what follows the prefix, not decoded: no name we know needs it. */
+  readonly serve: (exchange: Exchange, rest: string, doors: Doors) => Promise<void> | void
+}
+
+const ROUTES: readonly Route[] = [
+  { prefix: '/boot/', serve: serveBoot },
+  { prefix: '/loaders/', serve: serveLoader },
+  { prefix: '/images/', serve: serveImage },
+  { prefix: '/bundles/', serve: serveBundle },
+  { prefix: '/v1/machines/', serve: serveMachine },
+  { prefix: '/api/v1/', serve: serveApi },
+  { prefix: '/healthz', serve: serveHealth },
+]
+
+/** Never rejects: whatever goes wrong becomes an answer, or the end of the connection. */
+export async function serveRequest(exchange: Omit<Exchange, 'url'>, doors: Doors): Promise<void> {
+  const { request, response } = exchange
+  try {
+    if (!(await isItsTurn(request, response))) return
+    response.setHeader('X-Content-Type-Options', 'nosniff')
+    const url = parseTarget(request.url ?? '')
+    const route = ROUTES.find(({ prefix }) => url.pathname.startsWith(prefix))
+    if (route === undefined) throw notFound()
+    await route.serve({ ...exchange, url }, url.pathname.slice(route.prefix.length), doors)
+  } catch (error) {
+    sendError(response, error, doors.log)
+  }
+}
+
+/**
+ * A client may send requests ahead of their answers (RFC 9112 §9.3.2). Each waits until the answers before it are
+ * out: otherwise one packet of requests would make us read and hold hundreds of files' worth of answers.
+ * Resolves with false when the connection ended meanwhile.
+ */
+function isItsTurn(request: IncomingMessage, response: ServerResponse): Promise<boolean> {
+  if (response.socket !== null) return Promise.resolve(true)
+  return new Promise((resolve) => {
+    const gone = () => resolve(false)
+    request.socket.once('close', gone)
+    response.once('socket', () => {
+      request.socket.off('close', gone)
+      resolve(true)
+    })
+  })
+}
+
+function parseTarget(target: string): URL {
+  // A path may begin with two slashes; only RFC 9112 §3.2.2's absolute form is a URL by itself.
+  const isPath = target.startsWith('/')
+  const url = isPath ? URL.parse(`http://kit${target}`) : URL.parse(target)
+  if (url === null) throw new KitError('invalid-input', 'Cannot read the path of this request')
+  return url
+}
+
+function serveApi({ request, response, isTrusted }: Exchange, _rest: string, { api }: Doors): void {
+  if (isTrusted) api.trusted(request, response)
+  else api.guarded(request, response)
+}
+
+function serveHealth(exchange: Exchange, rest: string, { version }: Doors): void {
+  if (rest !== '') throw notFound()
+  requireMethod(exchange, 'GET', 'HEAD')
+  sendJson(exchange.response, 200, { status: 'ok', version })
+}
+
+function notFound(): KitError {
+  return new KitError('not-found', 'Cannot find this path: see docs/ports-and-endpoints.md')
+}

@@ -1,0 +1,127 @@
+// The HTTP front door as a service: its sockets, their limits, and how it stops.
+
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+
+import type { Clock } from '#lib/clock.ts'
+import type { Log } from '#lib/log.ts'
+import type { Mac } from '#lib/mac.ts'
+import type { Service } from '#lib/service.ts'
+import type { Images, MachineDesk } from '#machine/ports.ts'
+
+import { createApi } from './api.ts'
+import type { ApiParts } from './api-routes.ts'
+import type { BootScripts } from './boot-scripts.ts'
+import { ChunkPool } from './chunk-pool.ts'
+import { type Doors, serveRequest } from './front-door.ts'
+import { KernelWatch } from './kernel-watch.ts'
+import { type ListenOn, listen } from './listener.ts'
+
+export interface HttpServiceOptions extends ApiParts {
+  readonly listen: readonly ListenOn[]
+  readonly desk: MachineDesk
+  readonly images: Images
+  readonly scripts: BootScripts
+  readonly version: string
+  readonly clock: Clock
+  readonly log: Log
+  /** A machine has its boot script in full. */
+  readonly onScriptSent?: (mac: Mac) => void
+  /** A connection on which no byte moves for this long, either way, is dropped. */
+  readonly stallMs?: number
+}
+
+export interface HttpService extends Service {
+  /** Of the first TCP socket; undefined before `start` and when there is none. */
+  address(): AddressInfo | undefined
+}
+
+const STALL_MS = 30_000
+/** A head must be here after this, a whole request (bodies are 64 KiB at most) after twice as long. */
+const HEAD_TIMEOUT_MS = 15_000
+const CONNECTIONS_MAX = 2_048
+/** What downloads under way get to end by themselves at a stop. */
+const STOP_GRACE_MS = 1_000
+// 512 KiB: half a millisecond of a gigabit line and few trips to the thread pool; 64 of them stay in memory.
+const CHUNKS = { chunkBytes: 512 * 1024, idleChunks: 64 }
+
+export function createHttpService(options: HttpServiceOptions): HttpService {
+  const stop = new AbortController()
+  const api = createApi({ ...options, stopping: stop.signal })
+  const doors: Doors = {
+    ...options,
+    api,
+    kernels: new KernelWatch(options.events),
+    pool: new ChunkPool(CHUNKS),
+  }
+  const servers = options.listen.map((on) => ({
+    on,
+    server: newServer(
+      { doors, isTrusted: 'socketFile' in on && on.isTrusted, stopping: stop.signal },
+      options,
+    ),
+  }))
+
+  return {
+    name: 'http',
+    async start() {
+      for (const { server, on } of servers) await listen(server, on)
+    },
+    async stop() {
+      stop.abort()
+      await Promise.all(servers.map(({ server }) => close(server, options.clock)))
+    },
+    address() {
+      const addresses = servers.map(({ server }) => server.address())
+      return addresses.find((address) => typeof address === 'object' && address !== null) ?? undefined
+    },
+  }
+}
+
+interface Serving {
+  readonly doors: Doors
+  readonly isTrusted: boolean
+  readonly stopping: AbortSignal
+}
+
+function newServer(
+  { doors, isTrusted, stopping }: Serving,
+  { log, stallMs = STALL_MS }: HttpServiceOptions,
+): Server {
+  const server = createServer({
+    headersTimeout: HEAD_TIMEOUT_MS,
+    requestTimeout: 2 * HEAD_TIMEOUT_MS,
+    connectionsCheckingInterval: 5_000,
+    keepAliveTimeout: 10_000,
+    maxHeaderSize: 8 * 1024,
+    noDelay: true,
+  })
+  server.maxHeadersCount = 64
+  server.maxConnections = CONNECTIONS_MAX
+  // Node's socket timeout counts bytes the kernel took, not only those that were handed to it, so it sees a client
+  // that has stopped reading (lib/net.js, Socket._onTimeout).
+  server.setTimeout(stallMs, (socket: Socket) => {
+    log.debug({ address: socket.remoteAddress }, 'a stalled connection was dropped')
+    socket.destroy()
+  })
+  server.on('request', (request, response) => {
+    void serveRequest({ request, response, isTrusted, stopping }, doors)
+  })
+  server.on('clientError', (error, socket) => {
+    log.debug({ err: error }, 'a client spoke no HTTP')
+    if (socket.writable)
+      socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
+    else socket.destroy()
+  })
+  return server
+}
+
+async function close(server: Server, clock: Clock): Promise<void> {
+  if (!server.listening) return
+  const { promise, resolve } = Promise.withResolvers<void>()
+  server.close(() => resolve())
+  server.closeIdleConnections()
+  const cancel = clock.after(STOP_GRACE_MS, () => server.closeAllConnections())
+  await promise
+  cancel()
+}

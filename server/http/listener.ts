@@ -1,0 +1,97 @@
+// Opening the sockets the HTTP service listens on, and saying what is wrong when one cannot be opened.
+
+import { once } from 'node:events'
+import { chmod, lstat, mkdir, unlink } from 'node:fs/promises'
+import type { Server } from 'node:http'
+import { connect } from 'node:net'
+import { dirname } from 'node:path'
+
+import { KitError, systemErrorCode } from '#lib/errors.ts'
+
+export type ListenOn =
+  | { readonly address: string; readonly port: number }
+  /** `isTrusted`: the rights of the file decide who is an admin, no token is wanted. */
+  | { readonly socketFile: string; readonly isTrusted: boolean }
+
+/** Resolves when the server listens. Throws KitError `conflict` for a port or socket in use, `forbidden`, `invalid-input`. */
+export async function listen(server: Server, on: ListenOn): Promise<void> {
+  if ('socketFile' in on) await listenOnFile(server, on.socketFile)
+  else await bind(server, { host: on.address, port: on.port }, `${on.address}:${on.port}`)
+}
+
+async function listenOnFile(server: Server, file: string): Promise<void> {
+  await mkdir(dirname(file), { recursive: true, mode: 0o700 })
+  await removeStale(file)
+  // Born with the right mode: between bind and chmod somebody else could connect.
+  const mask = process.umask(0o177)
+  try {
+    await bind(server, { path: file }, file)
+  } finally {
+    process.umask(mask)
+  }
+  await chmod(file, 0o600)
+}
+
+/** A server that was killed leaves its socket file behind; one that lives answers on it. */
+async function removeStale(file: string): Promise<void> {
+  const stats = await lstat(file).catch(() => undefined)
+  if (stats === undefined) return
+  if (!stats.isSocket()) {
+    throw new KitError('conflict', `Cannot listen on ${file}: it is a file, not a socket`, {
+      fix: 'move it away, or set http/control-socket',
+    })
+  }
+  if (await answers(file)) {
+    throw new KitError('conflict', `Cannot listen on ${file}: another server answers there`, {
+      fix: 'stop the other server, or set http/control-socket',
+    })
+  }
+  await unlink(file)
+}
+
+async function answers(file: string): Promise<boolean> {
+  const probe = connect(file)
+  try {
+    await once(probe, 'connect')
+    return true
+  } catch {
+    return false
+  } finally {
+    probe.destroy()
+  }
+}
+
+async function bind(
+  server: Server,
+  options: { host: string; port: number } | { path: string },
+  where: string,
+): Promise<void> {
+  try {
+    server.listen(options)
+    await once(server, 'listening') // rejects with the server's `error`
+  } catch (cause) {
+    throw listenError(cause, where)
+  }
+}
+
+function listenError(cause: unknown, where: string): KitError {
+  switch (systemErrorCode(cause)) {
+    case 'EADDRINUSE':
+      return new KitError('conflict', `Cannot listen on ${where}: it is in use`, {
+        fix: 'stop the other program, or set http/port',
+        cause,
+      })
+    case 'EACCES':
+      return new KitError('forbidden', `Cannot listen on ${where}: permission denied`, {
+        fix: 'run as root, or set http/port to 1024 or more',
+        cause,
+      })
+    case 'EADDRNOTAVAIL':
+      return new KitError('invalid-input', `Cannot listen on ${where}: this machine has no such address`, {
+        fix: 'set http/address',
+        cause,
+      })
+    default:
+      return new KitError('internal', `Cannot listen on ${where}`, { cause })
+  }
+}

@@ -1,0 +1,63 @@
+// The long poll of a machine for its target: answered as soon as that differs from what the machine has.
+
+import type { Clock } from '#lib/clock.ts'
+import type { Mac } from '#lib/mac.ts'
+import type { MachineDesk, Target } from '#machine/ports.ts'
+
+import type { Exchange } from './exchange.ts'
+
+export const WAIT_MAX_SECONDS = 60
+
+export interface TargetWait {
+  readonly desk: MachineDesk
+  readonly clock: Clock
+  readonly mac: Mac
+  /** The digest the machine has; empty when it has none. */
+  readonly bundle: string
+  readonly waitSeconds: number
+}
+
+/** Resolves with the target as it is when it differs, when the time is up, when the client leaves or the service stops. */
+export async function waitForTarget(
+  { response, stopping }: Pick<Exchange, 'response' | 'stopping'>,
+  { desk, clock, mac, bundle, waitSeconds }: TargetWait,
+): Promise<Target | undefined> {
+  let isOver = waitSeconds === 0
+  let hasChanged = false
+  let wake = () => {}
+  const end = () => {
+    isOver = true
+    wake()
+  }
+  // Listening begins before the first look: a change in between would go unseen.
+  const unsubscribe = desk.onTargetChange(() => {
+    hasChanged = true
+    wake()
+  })
+  const cancelTimer = clock.after(waitSeconds * 1000, end)
+  response.once('close', end)
+  stopping.addEventListener('abort', end)
+  // The connection is silent on purpose meanwhile; the stall guard counts from the answer on.
+  const socket = response.socket
+  const stallMs = socket?.timeout
+  socket?.setTimeout(0)
+  try {
+    for (;;) {
+      hasChanged = false
+      const target = await desk.target(mac)
+      if (isOver || stopping.aborted || (target !== undefined && target.bundleDigest !== bundle))
+        return target
+      if (!hasChanged) {
+        await new Promise<void>((resolve) => {
+          wake = resolve
+        })
+      }
+    }
+  } finally {
+    unsubscribe()
+    cancelTimer()
+    response.off('close', end)
+    stopping.removeEventListener('abort', end)
+    if (stallMs !== undefined) socket?.setTimeout(stallMs)
+  }
+}

@@ -1,0 +1,164 @@
+// Stand-ins for the parts behind the HTTP service: they hold what a test puts in and note what they were told.
+
+import { createHash } from 'node:crypto'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+
+import { KitError } from '#lib/errors.ts'
+import type { Mac } from '#lib/mac.ts'
+import type { BootPlan } from '#machine/boot-plan.ts'
+import type {
+  Bundle,
+  Bundles,
+  Image,
+  ImageFile,
+  Images,
+  MachineDesk,
+  MachineView,
+  MachineViews,
+  Profiles,
+  Target,
+} from '#machine/ports.ts'
+import type { Profile } from '#machine/profile.ts'
+
+export class FakeDesk implements MachineDesk {
+  plan: BootPlan = { kind: 'hold', reason: 'nothing was planned' }
+  wanted: Target | undefined
+  /** Thrown by every call while it is set. */
+  failure: Error | undefined
+  /** `[method, mac, argument]` of each call. */
+  readonly calls: unknown[][] = []
+  readonly listeners = new Set<() => void>()
+
+  async offerBoot(...args: Parameters<MachineDesk['offerBoot']>) {
+    this.#note('offerBoot', args)
+    return {
+      boot: { id: 'boot-1', mac: args[0], mintedMs: 1, plan: this.plan.kind },
+      plan: this.plan,
+    }
+  }
+
+  async report(...args: Parameters<MachineDesk['report']>) {
+    this.#note('report', args)
+  }
+
+  async checkIn(...args: Parameters<MachineDesk['checkIn']>) {
+    this.#note('checkIn', args)
+  }
+
+  async target(...args: Parameters<MachineDesk['target']>) {
+    this.#note('target', args)
+    return this.wanted
+  }
+
+  onTargetChange(listener: () => void) {
+    this.listeners.add(listener)
+    return () => {
+      this.listeners.delete(listener)
+    }
+  }
+
+  change(wanted: Target | undefined) {
+    this.wanted = wanted
+    for (const listener of this.listeners) listener()
+  }
+
+  #note(method: string, args: readonly unknown[]) {
+    this.calls.push([method, ...args])
+    if (this.failure !== undefined) throw this.failure
+  }
+}
+
+export class FakeViews implements MachineViews {
+  readonly machines: MachineView[] = []
+
+  async list() {
+    return this.machines
+  }
+
+  async find(mac: Mac) {
+    return this.machines.find((machine) => machine.mac === mac)
+  }
+}
+
+export class FakeProfiles implements Profiles {
+  readonly assigned = new Map<Mac, string>()
+
+  profileFor(mac: Mac): Profile {
+    const role = this.assigned.get(mac)
+    return { mac, channel: 'stable', layers: [], settings: new Map(), ...(role !== undefined && { role }) }
+  }
+
+  explain(mac: Mac) {
+    return [{ key: 'hostname', value: `kit-of-${mac}`, source: 'default' }]
+  }
+
+  problems() {
+    return [{ layer: 'roles/worker', file: 'roles/worker/boot', message: 'one of live, local-disk, hold' }]
+  }
+
+  roles() {
+    return ['control-plane', 'worker']
+  }
+
+  machines() {
+    return [...this.assigned.keys()]
+  }
+
+  async assignRole(mac: Mac, role: string) {
+    if (!this.roles().includes(role)) throw new KitError('not-found', `Cannot assign ${role}: no such role`)
+    this.assigned.set(mac, role)
+  }
+}
+
+/** Images and bundles whose files lie in `folder`. */
+export class FakeFiles implements Images, Bundles {
+  readonly #folder: string
+  image: Image | undefined
+  bundle: Bundle | undefined
+
+  constructor(folder: string) {
+    this.#folder = folder
+  }
+
+  setImage(version: string, contents: Readonly<Record<string, string | Buffer>>): Image {
+    const files = Object.entries(contents).map(([name, content]) => this.#write(version, name, content))
+    this.image = { version, arch: 'amd64', files: new Map(files.map((file) => [file.name, file])) }
+    return this.image
+  }
+
+  setBundle(content: string): Bundle {
+    const { file, sizeBytes, sha256 } = this.#write('bundles', 'bundle.tar', content)
+    this.bundle = { digest: sha256, sizeBytes, file }
+    return this.bundle
+  }
+
+  current() {
+    return this.image
+  }
+
+  find(version: string) {
+    return this.image?.version === version ? this.image : undefined
+  }
+
+  async bundleFor() {
+    if (this.bundle === undefined) throw new KitError('unavailable', 'Cannot make a bundle')
+    return this.bundle
+  }
+
+  async explain() {
+    return []
+  }
+
+  async findBundle(digest: string) {
+    return this.bundle?.digest === digest ? this.bundle : undefined
+  }
+
+  #write(place: string, name: string, content: string | Buffer): ImageFile {
+    const file = join(this.#folder, place, name)
+    mkdirSync(dirname(file), { recursive: true })
+    writeFileSync(file, content)
+    const sha256 = createHash('sha256').update(content).digest('hex')
+    return { name, file, sha256, sizeBytes: Buffer.byteLength(content) }
+  }
+}

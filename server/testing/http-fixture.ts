@@ -1,0 +1,77 @@
+// A running HTTP service on a free port of 127.0.0.1 and a control socket, with a real store and fakes behind it.
+
+import { execFile } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+import type { ExecutionContext } from 'ava'
+
+import { loadBootScripts } from '#http/boot-scripts.ts'
+import { createHttpService, type HttpServiceOptions } from '#http/http-service.ts'
+import { systemClock } from '#lib/clock.ts'
+import { silentLog } from '#lib/log.ts'
+import { openStore } from '#store/store.ts'
+
+import { FakeDesk, FakeFiles, FakeProfiles, FakeViews } from './fake-parts.ts'
+
+export type HttpFixture = Awaited<ReturnType<typeof startHttp>>
+
+/** Everything is stopped and removed when the test ends. */
+export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServiceOptions> = {}) {
+  const folder = mkdtempSync(join(tmpdir(), 'kit-http-'))
+  const store = await openStore({ file: join(folder, 'kit.db'), clock: systemClock, log: silentLog })
+  const desk = new FakeDesk()
+  const views = new FakeViews()
+  const profiles = new FakeProfiles()
+  const files = new FakeFiles(folder)
+  const socketFile = join(folder, 'kit.sock')
+  const service = createHttpService({
+    listen: [
+      { address: '127.0.0.1', port: 0 },
+      { socketFile, isTrusted: true },
+    ],
+    desk,
+    views,
+    profiles,
+    bundles: files,
+    images: files,
+    events: store.events,
+    leases: store.leases,
+    tokens: store.tokens,
+    serverConfig: () => [{ key: 'http/port', value: '8080', source: 'default' }],
+    scripts: await loadBootScripts('boot/ipxe', { baseUrl: 'http://10.77.0.1:8080' }),
+    version: '1.2.3',
+    clock: systemClock,
+    log: silentLog,
+    ...overrides,
+  })
+  await service.start()
+  t.teardown(async () => {
+    await service.stop()
+    await store.close()
+    rmSync(folder, { recursive: true, force: true })
+  })
+  const port = service.address()?.port ?? 0
+  return {
+    url: `http://127.0.0.1:${port}`,
+    port,
+    folder,
+    socketFile,
+    store,
+    desk,
+    views,
+    profiles,
+    files,
+    service,
+  }
+}
+
+/** Runs curl quietly and resolves with what it printed; rejects when it fails. */
+export async function curl(...args: readonly string[]): Promise<string> {
+  const { stdout } = await promisify(execFile)('curl', ['-sS', '--max-time', '20', ...args], {
+    maxBuffer: 64 * 1024 * 1024,
+  })
+  return stdout
+}
