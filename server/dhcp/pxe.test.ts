@@ -161,7 +161,7 @@ test('classify() takes the transport from the class, and from the architecture o
   const cases: readonly [
     vendorClass: string | undefined,
     architecture: number,
-    transport: string | undefined,
+    transport: BootClient['transport'],
   ][] = [
     ['PXEClient:Arch:00016', 16, 'tftp'],
     ['HTTPClient:Arch:00007', 7, 'http'],
