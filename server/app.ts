@@ -1,0 +1,310 @@
+// The composition root: the only place where adapters meet the front doors.
+
+import { randomUUID } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+import { createDhcpService, type DhcpService } from '#dhcp/service.ts'
+import { type BootScripts, loadBootScripts } from '#http/boot-scripts.ts'
+import { createHttpService } from '#http/http-service.ts'
+import type { ListenOn } from '#http/listener.ts'
+import { createImageCatalog } from '#images/catalog.ts'
+import { writeFileAtomically } from '#lib/atomic-file.ts'
+import type { Clock } from '#lib/clock.ts'
+import { describeError, KitError } from '#lib/errors.ts'
+import { createKeyedQueue } from '#lib/keyed-queue.ts'
+import { ANY_IPV4, type Ipv4 } from '#lib/ipv4.ts'
+import type { Log } from '#lib/log.ts'
+import type { Mac } from '#lib/mac.ts'
+import { type Service, startAll, stopAll } from '#lib/service.ts'
+import { hostnameOf } from '#machine/boot-plan.ts'
+import { Desk } from '#machine/desk.ts'
+import { LOADERS } from '#machine/loaders.ts'
+import type { Images } from '#machine/ports.ts'
+import { Roster } from '#machine/roster.ts'
+import { createMdnsService } from '#mdns/advertise.ts'
+import { createOverlays, type Overlays } from '#overlays/overlays.ts'
+import { createProfileTree, type ProfileTree } from '#profiles/tree.ts'
+import { findNeighbour } from '#sockets/neighbours.ts'
+import { findInterface, type NetworkInterface } from '#sockets/network-interface.ts'
+import { openUdp } from '#sockets/udp.ts'
+import { openStore, type Store } from '#store/store.ts'
+import { autoexecRoute, firstRoute, loaderRoute } from '#tftp/routes.ts'
+import { createTftpService } from '#tftp/service.ts'
+
+import { type Config, ConfigError } from './config.ts'
+import { checkNetwork } from './config-checks.ts'
+import { Reservations } from './reservations.ts'
+
+const SCRIPT_TEMPLATES = fileURLToPath(new URL('../boot/ipxe', import.meta.url))
+
+export interface AppOptions {
+  readonly config: Config
+  readonly version: string
+  readonly clock: Clock
+  readonly log: Log
+}
+
+export interface App {
+  /** What machines reach the server by; no slash at the end. */
+  readonly baseUrl: string
+  readonly networkInterface: string
+  /** The secret of the token made at the very first start: shown once, stored nowhere. */
+  readonly firstToken: string | undefined
+  start(): Promise<void>
+  stop(): Promise<void>
+}
+
+/** What all parts are made of. */
+interface Parts extends AppOptions {
+  readonly network: NetworkInterface & { readonly name: string }
+  readonly baseUrl: string
+  readonly store: Store
+  readonly tree: ProfileTree
+  readonly overlays: Overlays
+  readonly images: Images & Service
+  readonly roster: Roster
+  readonly desk: Desk
+  readonly reservations: Reservations
+  readonly scripts: BootScripts
+}
+
+/** Opens the database; `stop` closes it, also when `start` was never called. Throws KitError, ConfigError. */
+export async function createApp(options: AppOptions): Promise<App> {
+  const { config, clock, log } = options
+  const network = servedNetwork(config)
+  const baseUrl = `http://${reachableIp(config, network.ip)}:${config.values['http/port']}`
+  const scripts = await loadBootScripts(SCRIPT_TEMPLATES, { baseUrl })
+  const store = await openStore({ file: join(config.values['state/directory'], 'kateskit.db'), clock, log })
+  const parts = { ...options, network, baseUrl, scripts, store, ...createDomain(options, store) }
+  const services = createServices(parts)
+  const { tokens, events } = store
+  const firstToken =
+    (await tokens.list()).length === 0 ? await tokens.make('first admin', 'admin') : undefined
+  return {
+    baseUrl,
+    networkInterface: network.name,
+    firstToken: firstToken?.secret,
+    async start() {
+      await parts.roster.load()
+      await startAll(services)
+      const message = `version ${options.version} answers on ${network.name} at ${baseUrl}`
+      await events.append({ kind: 'server-started', message })
+    },
+    async stop() {
+      try {
+        await stopAll(services)
+        await events.append({ kind: 'server-stopped', message: 'the server was asked to stop' })
+      } finally {
+        await store.close()
+      }
+    },
+  }
+}
+
+/** Nothing is answered on a network that nobody named. */
+function servedNetwork(config: Config): Parts['network'] {
+  const name = config.values['dhcp/interface']
+  if (name === undefined) {
+    throw new KitError('invalid-input', 'Cannot serve a network: no interface is set', {
+      fix: 'name one: npm start -- --interface eth0, or write it to config/dhcp/interface',
+    })
+  }
+  const found = findInterface(name)
+  if (found === undefined) {
+    throw new KitError(
+      'not-found',
+      `Cannot serve ${name}: there is no such interface, or it has no IPv4 address`,
+      {
+        fix: 'ip -brief address shows what there is',
+      },
+    )
+  }
+  const network = { ...found, name, ip: config.values['dhcp/ip'] ?? found.ip }
+  const problems = checkNetwork(config, { networkInterface: name, subnet: found.subnet, ip: network.ip })
+  if (problems.length > 0) throw new ConfigError(problems)
+  return network
+}
+
+/** Machines cannot reach "any address". */
+function reachableIp(config: Config, networkIp: Ipv4): Ipv4 {
+  const address = config.values['http/address']
+  return address === undefined || address === ANY_IPV4 ? networkIp : address
+}
+
+function createDomain({ config, clock, log }: AppOptions, store: Store) {
+  const { values } = config
+  const { events, machines } = store
+  const tree = createProfileTree({ directory: values['profiles/directory'], events, log, clock })
+  const overlays = createOverlays({
+    directory: values['bundles/directory'],
+    sources: { layersFor: (mac) => tree.rootsFor(mac) },
+    events,
+    log,
+  })
+  const images = createImageCatalog({ directory: values['images/directory'], log })
+  const shared = {
+    machines,
+    events,
+    profiles: tree,
+    bundles: overlays,
+    queue: createKeyedQueue<Mac>(),
+    clock,
+  }
+  const roster = new Roster(shared)
+  const desk = new Desk({ ...shared, roster, images })
+  return { tree, overlays, images, roster, desk, reservations: new Reservations(tree) }
+}
+
+/** In the order they start: what others ask comes before those who are asked from outside. */
+function createServices(parts: Parts): readonly Service[] {
+  const { config, tree, images } = parts
+  const dhcp = createDhcp(parts)
+  return [
+    images,
+    createProfileFollower(parts),
+    tree,
+    createHttp(parts, dhcp),
+    createTftp(parts),
+    ...(dhcp === undefined ? [] : [dhcp]),
+    ...(config.values['mdns/enabled'] ? [createMdns(parts)] : []),
+  ]
+}
+
+/** Passes a change of the profile tree on: reservations, bundles, and the machines that wait for one. */
+function createProfileFollower({ tree, overlays, roster, desk, reservations, log }: Parts): Service {
+  let unsubscribe = () => {}
+  const follow = async () => {
+    reservations.refresh()
+    const assigned = (await roster.list()).filter(({ role }) => role !== undefined)
+    await overlays.refresh(assigned.map(({ mac }) => mac))
+    desk.announceTargetChange()
+  }
+  return {
+    name: 'profile follower',
+    async start() {
+      unsubscribe = tree.onChange(() => {
+        follow().catch((error: unknown) =>
+          log.error({ err: error }, 'Cannot follow a change of the profiles'),
+        )
+      })
+    },
+    async stop() {
+      unsubscribe()
+    },
+  }
+}
+
+function createHttp(parts: Parts, dhcp: DhcpService | undefined): Service {
+  const { config, network, store, desk, roster, tree, overlays, images, scripts, clock, log, version } = parts
+  const { values } = config
+  const extra = values['http/extra-socket']
+  const listen: ListenOn[] = [
+    { address: values['http/address'] ?? network.ip, port: values['http/port'] },
+    { socketFile: values['http/control-socket'], isTrusted: true },
+    ...(extra === undefined ? [] : [{ socketFile: extra, isTrusted: false }]),
+  ]
+  return createHttpService({
+    listen,
+    desk,
+    views: roster,
+    profiles: tree,
+    bundles: overlays,
+    images,
+    scripts,
+    events: store.events,
+    leases: store.leases,
+    tokens: store.tokens,
+    serverConfig: () => config.explain(),
+    onScriptSent: (mac) => dhcp?.bootScriptFetched(mac),
+    version,
+    clock,
+    log,
+  })
+}
+
+function createTftp({ config, network, images, scripts, store, clock, log }: Parts): Service {
+  const noteLoader = async (ip: Ipv4, name: string, sizeBytes: number) => {
+    const mac = await findNeighbour(ip)
+    await store.events.append({
+      kind: 'loader-sent',
+      ...(mac && { mac }),
+      message: `${name} to ${ip}`,
+      data: { name, address: ip, sizeBytes },
+    })
+  }
+  return createTftpService({
+    port: config.values['tftp/port'],
+    address: network.ip,
+    networkInterface: network.name,
+    singlePort: config.values['tftp/single-port'],
+    lookup: firstRoute([autoexecRoute(() => scripts.autoexec()), loaderRoute(images)]),
+    onSent: (ip, name, sizeBytes) => {
+      if (!Object.hasOwn(LOADERS, name)) return // iPXE's own script says nothing of a machine
+      noteLoader(ip, name, sizeBytes).catch((error: unknown) => {
+        log.error({ err: describeError(error), ip, name }, 'Cannot write down that a loader was sent')
+      })
+    },
+    openUdp,
+    clock,
+    log,
+  })
+}
+
+function createDhcp(parts: Parts): DhcpService | undefined {
+  const { config, network, store, roster, tree, reservations, baseUrl, clock, log } = parts
+  const { values } = config
+  const mode = values['dhcp/mode']
+  if (mode === 'off') return undefined
+  const { 'dhcp/pool': pool, 'dhcp/router': router, 'dhcp/domain': domain } = values
+  return createDhcpService({
+    mode,
+    networkInterface: network.name,
+    serverIp: network.ip,
+    subnet: network.subnet,
+    ...(pool && { pool }),
+    ...(router && { router }),
+    ...(domain && { domain }),
+    dns: values['dhcp/dns'],
+    leaseSeconds: values['dhcp/lease-seconds'],
+    reservationFor: (mac) => reservations.reservationFor(mac),
+    reservedTo: (ip) => reservations.reservedTo(ip),
+    hostnameFor: (mac) => {
+      const profile = tree.profileFor(mac)
+      return profile.role === undefined ? undefined : hostnameOf(mac, profile)
+    },
+    httpBaseUrl: baseUrl,
+    leases: store.leases,
+    events: store.events,
+    sightings: roster,
+    openUdp,
+    clock,
+    log,
+  })
+}
+
+/** The id tells this server from others of the same name; it stays the same over restarts. */
+function createMdns({ config, network, version, log }: Parts): Service {
+  const { values } = config
+  let service: Service | undefined
+  return {
+    name: 'mdns',
+    async start() {
+      const id = await serverId(join(values['state/directory'], 'server-id'))
+      const { 'mdns/name': name, 'http/port': port } = values
+      const announcement = createMdnsService({ name, ip: network.ip, port, version, id, log })
+      service = announcement
+      await announcement.start()
+    },
+    stop: async () => service?.stop(),
+  }
+}
+
+async function serverId(file: string): Promise<string> {
+  const known = await readFile(file, 'utf8').catch(() => '')
+  if (known.trim() !== '') return known.trim()
+  const made = randomUUID()
+  await writeFileAtomically(file, `${made}\n`)
+  return made
+}
