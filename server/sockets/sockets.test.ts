@@ -73,6 +73,14 @@ test('openUdp() gives the descriptor back when the socket is closed', async (t) 
   t.pass()
 })
 
+test('openUdp() is listening when it resolves', async (t) => {
+  for (const options of [{ port: 0 }, { port: 0, networkInterface: 'lan0' }]) {
+    const socket = await openUdp(options)
+    t.true(socket.address().port > 0)
+    await close(socket)
+  }
+})
+
 test('openUdp() asks for a receive buffer beyond rmem_max when it may', async (t) => {
   const socket = await openUdp({ port: 0, receiveBufferBytes: 4 << 20 })
   t.true(socket.getRecvBufferSize() >= 4 << 20)

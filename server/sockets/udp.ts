@@ -14,8 +14,10 @@ export const openUdp: OpenUdp = async (options) => {
   try {
     if (needsSystemCalls(options)) adopt(socket, await openBoundSocket(options))
     else {
+      // Waited for before it is asked: with a synchronous lookup it comes before `bind` returns.
+      const listening = once(socket, 'listening')
       socket.bind({ port: options.port, address: options.address ?? ANY_IPV4, exclusive: true })
-      await once(socket, 'listening')
+      await listening
     }
     if (options.broadcast) socket.setBroadcast(true)
     return socket
