@@ -4,7 +4,7 @@ import { access, constants, copyFile, mkdir, mkdtemp, readFile, rm, writeFile } 
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 
-import { startChild } from './child.ts'
+import { startChild } from '#lib/child.ts'
 import { type Accelerator, acceleratorArguments, OVMF_CODE, OVMF_VARIABLES } from './qemu.ts'
 
 export interface KvmVerdict {

@@ -2,10 +2,8 @@
 
 import { mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-
+import type { Child } from '#lib/child.ts'
 import { type Service, startAll, stopAll } from '#lib/service.ts'
-
-import type { Child } from './child.ts'
 import { addBridge, addCable, createNetns, type Netns } from './netns.ts'
 import type { MachineSpec } from './qemu.ts'
 import { startRouter } from './router.ts'

@@ -5,13 +5,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 import test from 'ava'
-
+import { startChild } from '#lib/child.ts'
 import { KitError } from '#lib/errors.ts'
 import { parseMac } from '#lib/mac.ts'
 import { commandOutput } from '#lib/process.ts'
 import type { MachineView } from '#machine/ports.ts'
-
-import { startChild } from './child.ts'
 import { createForwarder } from './forwarder.ts'
 import { probeKvm } from './kvm.ts'
 import { parseLabMachines } from './lab-machines.ts'
@@ -96,7 +94,7 @@ test('createNetns() makes a network of its own that ends with its holder', async
 })
 
 test('startChild() ends its program when the parent is killed with -9', async (t) => {
-  const program = `import {startChild} from ${JSON.stringify(import.meta.resolve('./child.ts'))}
+  const program = `import {startChild} from ${JSON.stringify(import.meta.resolve('#lib/child.ts'))}
     const child = startChild('sleep', ['600'])
     process.stdout.write(String(child.pid))`
   const parent = startChild(process.execPath, ['--input-type=module-typescript', '--eval', program], {

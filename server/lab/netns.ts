@@ -1,11 +1,9 @@
 // A network namespace without a name: it exists for as long as a process is in it, and needs no mount.
 
 import { once } from 'node:events'
-
+import { type Child, type ChildOptions, startChild } from '#lib/child.ts'
 import { KitError } from '#lib/errors.ts'
 import { commandOutput } from '#lib/process.ts'
-
-import { type Child, type ChildOptions, startChild } from './child.ts'
 
 export interface Netns {
   /** The process that holds it open; `/proc/<pid>/ns/net` is the namespace. */

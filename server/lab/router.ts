@@ -2,7 +2,7 @@
 
 import { join } from 'node:path'
 
-import type { Child } from './child.ts'
+import type { Child } from '#lib/child.ts'
 import type { Netns } from './netns.ts'
 
 export interface RouterOptions {

@@ -2,12 +2,10 @@
 
 import { open } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
-
+import type { Child } from '#lib/child.ts'
 import { KitError } from '#lib/errors.ts'
 import { pollUntil } from '#lib/retry.ts'
 import type { Service } from '#lib/service.ts'
-
-import type { Child } from './child.ts'
 import type { Netns } from './netns.ts'
 import { createServerClient, type ServerClient } from './server-client.ts'
 

@@ -4,11 +4,9 @@ import { once } from 'node:events'
 import { copyFile, mkdir, open, rm } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join } from 'node:path'
-
+import type { Child } from '#lib/child.ts'
 import { KitError } from '#lib/errors.ts'
 import { pollUntil } from '#lib/retry.ts'
-
-import type { Child } from './child.ts'
 import { addTap, type Netns } from './netns.ts'
 import { type MachineFiles, type MachineSpec, OVMF_VARIABLES, qemuArguments } from './qemu.ts'
 import { findQmp, type Qmp } from './qmp.ts'

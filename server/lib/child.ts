@@ -2,7 +2,7 @@
 
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 
-import { cannotStart } from '#lib/process.ts'
+import { cannotStart } from './process.ts'
 
 export interface ChildOptions {
   readonly stdio?: StdioOptions

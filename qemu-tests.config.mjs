@@ -1,0 +1,11 @@
+// How the tests with virtual machines run: one after the other, for they share two cores and are emulated.
+
+// biome-ignore lint/style/noDefaultExport: ava wants it so
+export default {
+  extensions: ['ts'],
+  files: ['qemu-tests/**/*.test.ts'],
+  concurrency: 1,
+  serial: true,
+  // Ava's own limit is on silence between two results; one boot under emulation takes minutes.
+  timeout: '20m',
+}

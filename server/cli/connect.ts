@@ -1,0 +1,58 @@
+// Which server a command talks to: the one named, else the one that runs here.
+
+import { access } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import { loadConfig } from '#config'
+import { labControlSocket } from '#lab/lab-network.ts'
+import { KitError } from '#lib/errors.ts'
+import { createJsonHttp, type Endpoint, type JsonHttp } from '#lib/json-http.ts'
+
+import type { CliIo } from './cli-io.ts'
+
+export interface ConnectOptions {
+  /** `http://kit.home.arpa:8080`; KATESKIT_TOKEN goes with it. */
+  readonly url?: string
+}
+
+export function labFolder(projectFolder: string): string {
+  return join(projectFolder, 'var/lab')
+}
+
+/** Throws KitError `unavailable` when nothing is named and nothing runs here. */
+export async function connect(io: CliIo, options: ConnectOptions): Promise<JsonHttp> {
+  return createJsonHttp(await findEndpoint(io, options))
+}
+
+async function findEndpoint(io: CliIo, { url }: ConnectOptions): Promise<Endpoint> {
+  if (url !== undefined) return namedEndpoint(url, io.env['KATESKIT_TOKEN'])
+  // A server on a real LAN before a lab that runs beside it. A set variable is believed without a look.
+  const configured = loadConfig({ env: io.env, cwd: io.projectFolder }).values['http/control-socket']
+  if (io.env['KATESKIT_HTTP_CONTROL_SOCKET'] !== undefined) return { kind: 'socket', path: configured }
+  for (const path of [configured, labControlSocket(labFolder(io.projectFolder))]) {
+    if (await answers(path)) return { kind: 'socket', path }
+  }
+  throw new KitError('unavailable', 'Cannot find a running server on this machine', {
+    fix: 'start one with npm start, or name one with --url http://<host>:8080 and KATESKIT_TOKEN',
+  })
+}
+
+function namedEndpoint(url: string, token: string | undefined): Endpoint {
+  if (!/^https?:\/\/[^/]+\/?$/.test(url)) {
+    throw new KitError('invalid-input', `Cannot use --url ${JSON.stringify(url)}`, {
+      fix: 'write it as http://<host>:8080',
+    })
+  }
+  return { kind: 'url', url, ...(token === undefined ? {} : { token }) }
+}
+
+/** A socket that is there and may not be opened counts: its error says more than "no server". */
+async function answers(path: string): Promise<boolean> {
+  try {
+    await access(path)
+    await createJsonHttp({ kind: 'socket', path }).request('GET', '/healthz')
+    return true
+  } catch (error) {
+    return error instanceof KitError && error.code !== 'unavailable'
+  }
+}

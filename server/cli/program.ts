@@ -1,0 +1,73 @@
+// Every command and its options. What they do is in the files beside this one.
+
+import { Command, Option } from 'commander'
+
+import { DEFAULT_MACHINES } from '#lab/lab-machines.ts'
+import { PURPOSES, type Purpose } from '#setup/packages.ts'
+
+import type { CliIo } from './cli-io.ts'
+import { type LabCommandOptions, runLab } from './lab-command.ts'
+import { addQueryCommands } from './query-commands.ts'
+import { runServe, type ServeCommandOptions } from './serve-command.ts'
+import { prepareFor } from './setup-command.ts'
+import { runStart } from './start-command.ts'
+import { VERSION } from './version.ts'
+
+/** A wrong command line becomes a CommanderError; nothing here exits. */
+export function buildProgram(io: CliIo): Command {
+  const program = new Command('kateskit')
+    .description('Plug a machine into the network and it becomes a Kubernetes node.')
+    .version(VERSION)
+    .option(
+      '--url <url>',
+      'the server to ask, as http://<host>:8080 with KATESKIT_TOKEN; default: the one running here',
+    )
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => io.stdout.write(text),
+      writeErr: (text) => io.stderr.write(text),
+    })
+    .showHelpAfterError('(kateskit --help lists the commands)')
+  addStartCommands(program, io)
+  addQueryCommands(program, io)
+  for (const command of program.commands) command.copyInheritedSettings(program)
+  return program
+}
+
+function addStartCommands(program: Command, io: CliIo): void {
+  addServeOptions(addLabOptions(program.command('start')))
+    .description('set up this machine, then serve the configured LAN; without one, run the lab')
+    .action((options: LabCommandOptions & ServeCommandOptions) => runStart(io, options))
+  addLabOptions(program.command('lab'))
+    .description('set up this machine, then run virtual machines that boot from a virtual LAN')
+    .action((options: LabCommandOptions) => runLab(io, options))
+  addServeOptions(program.command('serve'))
+    .option('--port <port>', 'the TCP port of HTTP')
+    .description('serve a LAN; nothing is set up')
+    .action((options: ServeCommandOptions) => runServe(io, options))
+  program
+    .command('setup')
+    .description('install what a purpose needs, and build the base image where it does')
+    .addOption(new Option('--for <purpose>', 'what for').choices(Object.keys(PURPOSES)).makeOptionMandatory())
+    .action((options: { for: Purpose }) => prepareFor(io, options.for))
+}
+
+function addServeOptions(command: Command): Command {
+  return command
+    .option('--interface <name>', 'the network interface to serve (setting dhcp/interface)')
+    .addOption(new Option('--mode <mode>', 'setting dhcp/mode').choices(['proxy', 'server', 'off']))
+}
+
+function addLabOptions(command: Command): Command {
+  return command
+    .option('--machines <list>', 'virtual machines by their firmware', DEFAULT_MACHINES)
+    .option('--memory <MiB>', 'of each machine', '2048')
+    .option('--port <port>', 'of the API on 127.0.0.1 (lab), or of HTTP (LAN)')
+    .option('--state <folder>', 'where logs, sockets and state of the lab go (default: var/lab)')
+    .addOption(
+      new Option('--accel <how>', 'kvm, or emulation').choices(['auto', 'kvm', 'tcg']).default('auto'),
+    )
+    .addOption(new Option('--until <state>', 'end when every machine is there').choices(['ready']))
+    .option('--timeout <seconds>', 'with --until: give up after this long', '900')
+    .option('--json', 'print one JSON object a line on standard output, for programs')
+}

@@ -1,0 +1,129 @@
+// The base image: built once for each recipe, outside the checkout, and found again.
+
+import { access, mkdir, open, statfs } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+
+import { type Child, startChild } from '#lib/child.ts'
+import { KitError } from '#lib/errors.ts'
+import { commandOutput, onLines } from '#lib/process.ts'
+
+import type { Progress, StepProgress } from './progress.ts'
+
+export interface BaseImageOptions {
+  readonly projectFolder: string
+  readonly env: NodeJS.ProcessEnv
+  readonly progress: Progress
+  readonly signal: AbortSignal
+  /** Default: assets/image of the project. */
+  readonly recipeFolder?: string
+}
+
+/** Peak of a build with its cached Debian tree, and room to breathe (assets/image/preflight.sh refuses below 3 GB). */
+const NEEDED_GIB = 4
+
+/** Two cores and a near mirror: the Debian tree 3 min, packing 2 min. */
+const BUILD_SECONDS = 300
+
+/** Builds it when it is not there. Throws KitError with the recipe's own words when that fails. */
+export async function ensureBaseImage(options: BaseImageOptions): Promise<void> {
+  const recipe = options.recipeFolder ?? join(options.projectFolder, 'assets/image')
+  const cache = cacheFolder(options.env)
+  const digest = (await commandOutput(join(recipe, 'digest.sh'), ['image'], { env: options.env })).trim()
+  if (await exists(join(cache, 'images', digest, 'manifest.json'))) return
+  await mkdir(cache, { recursive: true })
+  await checkSpace(cache)
+  await build(join(recipe, 'build.sh'), options)
+}
+
+export function cacheFolder(env: NodeJS.ProcessEnv): string {
+  return join(env['XDG_CACHE_HOME'] || join(env['HOME'] ?? '/root', '.cache'), 'kateskit')
+}
+
+/** Throws KitError `no-space`. `needed` is for its tests. */
+export async function checkSpace(folder: string, neededGib = NEEDED_GIB): Promise<void> {
+  const { bavail, bsize } = await statfs(folder)
+  const freeGib = (bavail * bsize) / 1024 ** 3
+  if (freeGib >= neededGib) return
+  throw new KitError(
+    'no-space',
+    `Cannot build the base image: ${freeGib.toFixed(1)} GiB are free in ${folder}, ${neededGib} are needed`,
+    { fix: 'free some space, or set XDG_CACHE_HOME to a folder on another disk' },
+  )
+}
+
+async function build(script: string, options: BaseImageOptions): Promise<void> {
+  const logFile = join(options.projectFolder, 'var/log/image-build.log')
+  await mkdir(dirname(logFile), { recursive: true })
+  const log = await open(logFile, 'w')
+  const step = options.progress.begin('Building the base image', BUILD_SECONDS)
+  const child = startChild(script, [], {
+    stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+    env: options.env,
+    cwd: options.projectFolder,
+  })
+  const stop = () => void child.stop(BUILD_GRACE_MS)
+  options.signal.addEventListener('abort', stop)
+  try {
+    const complaints = await follow(child, step, (line) => log.write(`${line}\n`))
+    options.signal.throwIfAborted()
+    const how = await child.exited
+    if (how !== 'exit code 0') throw recipeError(complaints, how, logFile)
+    step.done()
+  } catch (error) {
+    step.failed()
+    throw error
+  } finally {
+    options.signal.removeEventListener('abort', stop)
+    await log.close()
+  }
+}
+
+/** It must unmount and delete what it has half done. */
+const BUILD_GRACE_MS = 10_000
+
+/** Resolves with everything it wrote to stderr, when its pipes close. */
+async function follow(
+  child: Child,
+  step: StepProgress,
+  keep: (line: string) => Promise<unknown>,
+): Promise<readonly string[]> {
+  const complaints: string[] = []
+  const writes: Promise<unknown>[] = []
+  const { stderr, stdio } = child.process
+  if (stderr) {
+    onLines(stderr, (line) => {
+      complaints.push(line)
+      writes.push(keep(line))
+    })
+  }
+  onLines(stdio[3] as NonNullable<typeof stderr>, (line) => {
+    const told = readProgress(line)
+    if (told !== undefined) step.update(told.percent, told.text)
+  })
+  await new Promise((resolve) => child.process.once('close', resolve))
+  await Promise.all(writes)
+  return complaints
+}
+
+/** Exported for its tests: `progress <percent> <text>`. */
+export function readProgress(line: string): { percent: number; text: string } | undefined {
+  const match = /^progress (\d{1,3}) ?(.*)$/.exec(line)
+  return match === null ? undefined : { percent: Number(match[1]), text: match[2] ?? '' }
+}
+
+/** Exported for its tests: the recipe ends with `error: …` and `  fix: …` when it knows what is wrong. */
+export function recipeError(complaints: readonly string[], how: string, logFile: string): KitError {
+  const error = complaints.findLast((line) => line.startsWith('error: '))?.slice('error: '.length)
+  const fix = complaints.findLast((line) => line.startsWith('  fix: '))?.slice('  fix: '.length)
+  const last = complaints.findLast((line) => line.trim() !== '') ?? how
+  return new KitError('unavailable', error ?? `Cannot build the base image: ${last}`, {
+    fix: fix ?? `read ${logFile}`,
+  })
+}
+
+async function exists(file: string): Promise<boolean> {
+  return access(file).then(
+    () => true,
+    () => false,
+  )
+}

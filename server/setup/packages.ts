@@ -1,0 +1,65 @@
+// Every Debian package this project uses on the host, with the reason why, by what it is needed for.
+
+/** `image`: building the base image. `lab`: virtual machines. `serve`: a real LAN. `check`: linters. `peers`: foreign clients and servers in tests. */
+export type PackageGroup = 'image' | 'lab' | 'serve' | 'check' | 'peers'
+
+export const PACKAGES: Readonly<Record<PackageGroup, Readonly<Record<string, string>>>> = {
+  image: {
+    mmdebstrap: 'makes the Debian tree of the base image',
+    'debian-archive-keyring': "checks Debian's signatures; Ubuntu does not bring it along",
+    'ca-certificates': 'for archives reached over HTTPS',
+    'squashfs-tools': 'packs the root file system',
+    cpio: 'packs the initrd',
+    zstd: 'compresses the initrd and the cached Debian tree',
+    'xz-utils': 'unpacks kernel modules',
+    'util-linux': 'unshare, setpriv, flock: the build leaves nothing behind',
+  },
+  lab: {
+    'qemu-system-x86': 'the virtual machines',
+    'ipxe-qemu': "the network cards' boot ROMs: the firmware of a BIOS machine",
+    seabios: 'the BIOS',
+    ovmf: 'the UEFI firmware',
+    iproute2: 'the virtual LAN: bridge and taps',
+    'util-linux': 'unshare, nsenter, setpriv: the lab leaves nothing behind',
+  },
+  serve: {
+    iproute2: 'shows a person what the interface has',
+  },
+  check: {
+    shellcheck: 'lints shell',
+    shfmt: 'formats shell',
+    bats: 'runs the tests of shell',
+    git: 'lists the files to check',
+    'busybox-static': 'the shell of the initrd, which its tests run under',
+    dash: 'the other shell they run under',
+  },
+  peers: {
+    'dnsmasq-base': 'the router beside our proxy DHCP; no service of its own is started',
+    atftp: 'TFTP client',
+    'tftp-hpa': 'TFTP client',
+    'isc-dhcp-client': 'DHCP client',
+    udhcpc: 'DHCP client',
+    busybox: 'DHCP and TFTP client',
+    'avahi-daemon': 'mDNS peer',
+    'avahi-utils': 'avahi-browse',
+    dbus: 'what avahi-browse and avahi-daemon speak over',
+    tcpdump: 'what a failing test shows of the network',
+    curl: 'HTTP client',
+  },
+}
+
+/** What a command needs; `fast` is every test but those with virtual machines. */
+export const PURPOSES = {
+  lab: ['image', 'lab'],
+  serve: ['image', 'serve'],
+  check: ['check'],
+  fast: ['image', 'lab', 'check', 'peers'],
+  test: ['image', 'lab', 'check', 'peers'],
+} as const satisfies Record<string, readonly PackageGroup[]>
+
+export type Purpose = keyof typeof PURPOSES
+
+export function packagesFor(purpose: Purpose): readonly string[] {
+  const names = PURPOSES[purpose].flatMap((group) => Object.keys(PACKAGES[group]))
+  return [...new Set(names)].sort()
+}

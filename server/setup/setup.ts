@@ -1,0 +1,51 @@
+// Everything a fresh machine needs before a command can run, as a list of steps.
+
+import { KitError } from '#lib/errors.ts'
+
+import { installPackages, missingPackages } from './apt.ts'
+import { ensureBaseImage } from './base-image.ts'
+import { type Purpose, packagesFor } from './packages.ts'
+import type { Progress } from './progress.ts'
+
+export interface SetupOptions {
+  readonly purpose: Purpose
+  readonly projectFolder: string
+  readonly env: NodeJS.ProcessEnv
+  readonly progress: Progress
+  readonly signal: AbortSignal
+  /** Effective user id; 0 is root. */
+  readonly userId: number
+}
+
+/** What `sudo` must be put before, by purpose. */
+const COMMANDS: Readonly<Record<Purpose, string>> = {
+  lab: 'npm start',
+  serve: 'npm start -- --interface <name>',
+  check: 'npm run check',
+  fast: 'npm run test:fast',
+  test: 'npm test',
+}
+
+const NEEDS_IMAGE: readonly Purpose[] = ['lab', 'serve', 'test']
+
+/** Changes nothing on a machine that has everything. Throws KitError naming the command that helps. */
+export async function prepare(options: SetupOptions): Promise<void> {
+  const { purpose, signal } = options
+  const needsRoot = purpose !== 'check'
+  if (needsRoot) requireRoot(options, 'it makes networks, mounts and low ports')
+  const missing = await missingPackages(packagesFor(purpose))
+  if (missing.length > 0) {
+    requireRoot(options, `these Debian packages are missing: ${missing.join(' ')}`)
+    await installPackages(missing, options)
+  }
+  signal.throwIfAborted()
+  if (NEEDS_IMAGE.includes(purpose)) await ensureBaseImage(options)
+}
+
+function requireRoot({ userId, purpose }: SetupOptions, why: string): void {
+  if (userId === 0) return
+  const command = COMMANDS[purpose]
+  throw new KitError('forbidden', `Cannot run ${command}: it must be run as root, for ${why}`, {
+    fix: `sudo ${command}`,
+  })
+}
