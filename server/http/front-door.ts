@@ -56,12 +56,8 @@ export async function serveRequest(exchange: Omit<Exchange, 'url'>, doors: Doors
 function isItsTurn(request: IncomingMessage, response: ServerResponse): Promise<boolean> {
   if (response.socket !== null) return Promise.resolve(true)
   return new Promise((resolve) => {
-    const gone = () => resolve(false)
-    request.socket.once('close', gone)
-    response.once('socket', () => {
-      request.socket.off('close', gone)
-      resolve(true)
-    })
+    response.once('socket', () => resolve(true))
+    request.once('close', () => resolve(false)) // nobody reads it yet, so it does not close by having been read
   })
 }
 

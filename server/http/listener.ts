@@ -22,13 +22,8 @@ export async function listen(server: Server, on: ListenOn): Promise<void> {
 async function listenOnFile(server: Server, file: string): Promise<void> {
   await mkdir(dirname(file), { recursive: true, mode: 0o700 })
   await removeStale(file)
-  // Born with the right mode: between bind and chmod somebody else could connect.
-  const mask = process.umask(0o177)
-  try {
-    await bind(server, { path: file }, file)
-  } finally {
-    process.umask(mask)
-  }
+  await bind(server, { path: file }, file)
+  // Until here the usual umask 022 has kept others out: connecting takes the right to write (unix(7)).
   await chmod(file, 0o600)
 }
 

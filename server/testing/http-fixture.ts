@@ -47,12 +47,12 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
     log: silentLog,
     ...overrides,
   })
-  await service.start()
   t.teardown(async () => {
     await service.stop()
     await store.close()
     rmSync(folder, { recursive: true, force: true })
   })
+  await service.start()
   const port = service.address()?.port ?? 0
   return {
     url: `http://127.0.0.1:${port}`,
