@@ -4,7 +4,7 @@
 # Tests point these elsewhere; nothing else does.
 : "${KIT_LIB:=/lib/kit}" "${KIT_RUN:=/run/kit}" "${KIT_PROC:=/proc}" "${KIT_SYS:=/sys}" "${KIT_DEV:=/dev}"
 # The mount point switch_root goes to. Not under /run, which is moved into it.
-: "${KIT_ROOT:=/newroot}"
+: "${KIT_NEWROOT:=/newroot}"
 
 # tenths_now: tenths of a second since the kernel started.
 tenths_now() {

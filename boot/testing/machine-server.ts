@@ -7,7 +7,15 @@
 //   cut                   (if there) a number: the next file answer breaks off after so many bytes, and cut goes away
 //   refuse                (if there) reports are answered with 409
 
-import { appendFileSync, createReadStream, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  createReadStream,
+  existsSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -40,7 +48,11 @@ function sendFile(request: IncomingMessage, response: ServerResponse, file: stri
   if (end < size - 1) stream.on('close', () => setImmediate(() => response.destroy()))
 }
 
-async function takeReport(request: IncomingMessage, response: ServerResponse, endpoint: string): Promise<void> {
+async function takeReport(
+  request: IncomingMessage,
+  response: ServerResponse,
+  endpoint: string,
+): Promise<void> {
   let body = ''
   for await (const chunk of request.setEncoding('utf8')) body += chunk
   // A body that is no JSON must show in the tests: 400 would be taken for a refusal.

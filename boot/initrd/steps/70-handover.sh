@@ -9,17 +9,16 @@ set -eu
 program=''
 for candidate in /usr/lib/systemd/systemd /sbin/init; do
   # In the new root: its own idea of an absolute link counts.
-  if chroot "$KIT_ROOT" /bin/sh -c "test -x $candidate"; then
+  if chroot "$KIT_NEWROOT" /bin/sh -c "test -x $candidate"; then
     program="$candidate"
     break
   fi
 done
 [ -n "$program" ] || fail "Cannot start image $KIT_IMAGE with this bundle: it has neither systemd nor /sbin/init"
 for directory in proc sys dev run; do
-  [ -d "$KIT_ROOT/$directory" ] || mkdir "$KIT_ROOT/$directory"
+  [ -d "$KIT_NEWROOT/$directory" ] || mkdir "$KIT_NEWROOT/$directory"
 done
 
-# shellcheck disable=SC2153 # KIT_BOOT comes from parameters.sh
 # Each value passed parameters.sh: nothing in them needs quoting.
 cat >"$KIT_RUN/env" <<ENVIRONMENT
 KIT_URL=$KIT_URL

@@ -28,16 +28,15 @@ refuse_names() {
   return 1
 }
 
-# refuse_kinds TREE: 1 when the tree holds anything but files, directories and symbolic links, or a name in two lines
-# (everything that walks a tree reads one path a line).
+# refuse_kinds TREE: 1 when the tree holds anything but files, directories and symbolic links, or a control
+# character in a name (everything that walks a tree reads one path a line, and some a tab after it).
 refuse_kinds() {
   local odd
   odd="$(find "$1" ! -type d ! -type f ! -type l | head -n 1)"
   [ -n "$odd" ] || odd="$(find "$1" -type f -links +1 | head -n 1)"
-  [ -n "$odd" ] || odd="$(find "$1" -name "*
-*" | head -n 1)"
+  [ -n "$odd" ] || odd="$(find "$1" -name '*[[:cntrl:]]*' | head -n 1)"
   [ -z "$odd" ] && return 0
-  echo "Cannot use the bundle: ${odd#"$1"} is a device, a hard link or has a line break in its name" >&2
+  echo "Cannot use the bundle: ${odd#"$1"} is a device, a hard link or has a control character in its name" >&2
   return 1
 }
 

@@ -1,0 +1,30 @@
+# Where things lie on a running machine. Tests point these elsewhere; nothing else does.
+# shellcheck shell=dash
+# shellcheck disable=SC2034 # used by the parts of the agent that are read after this one
+
+: "${KIT_LIB:=/usr/lib/kit}"
+# What the initrd left and the agent adds: gone with the next boot.
+: "${KIT_RUN:=/run/kit}"
+# The merged root. Files change only through it: what lies below a mounted overlay must not change by itself
+# (kernel, Documentation/filesystems/overlayfs.rst, "Changes to underlying filesystems").
+: "${KIT_LIVE:=}"
+
+# The layers as the machine was booted with them.
+KIT_IMAGE_TREE="$KIT_RUN/image"
+KIT_BOOT_TREE="$KIT_RUN/bundle/root"
+# The bundle that was taken over last: `trees/<digest>`, and its digest.
+KIT_TREES="$KIT_RUN/trees"
+KIT_APPLIED="$KIT_RUN/applied"
+# One reason a line.
+KIT_CONFLICTS="$KIT_RUN/conflicts"
+KIT_REBOOT_REASONS="$KIT_RUN/reboot-reasons"
+
+# applied_digest: of the bundle this machine runs.
+applied_digest() {
+  if [ -e "$KIT_APPLIED" ]; then cat "$KIT_APPLIED"; else printf '%s\n' "$KIT_BUNDLE"; fi
+}
+
+# applied_tree: its files.
+applied_tree() {
+  if [ -e "$KIT_APPLIED" ]; then printf '%s\n' "$KIT_TREES/$(cat "$KIT_APPLIED")"; else printf '%s\n' "$KIT_BOOT_TREE"; fi
+}
