@@ -1,4 +1,4 @@
-// What real firmware and its odd relatives are taken for, what they are offered, and when a machine is left alone.
+// What network boots are answered, and when a machine is left alone.
 
 import test from 'ava'
 import fc from 'fast-check'
@@ -9,21 +9,21 @@ import { parseIpv4 } from '#lib/ipv4.ts'
 import { type Mac, macFromBytes, parseMac } from '#lib/mac.ts'
 import { type CapturedDhcp, mutations, readDhcpRequests } from '#testing/captured-dhcp.ts'
 import { readGolden } from '#testing/golden.ts'
+import { discover, type MadeOptions } from '#testing/made-dhcp.ts'
 import { type DhcpPacket, decodeDhcp, maxReplyBytes } from '#wire/dhcp4.ts'
-import { BOOTP_OP, MESSAGE_TYPE, OPTION } from '#wire/dhcp4-codes.ts'
+import { BOOTP_OP, DHCP_PORT, MESSAGE_TYPE, OPTION } from '#wire/dhcp4-codes.ts'
 import { encodeDhcp } from '#wire/dhcp4-encode.ts'
 import { textBytes } from '#wire/dhcp4-values.ts'
 
 import { type BootClient, classify } from './classify.ts'
 import { LoopBreaker } from './loop-breaker.ts'
 import { type BootContext, decideBoot } from './pxe-decide.ts'
-import { type ProxyReply, proxyReply } from './pxe-proxy.ts'
+import { type Endpoint, type ProxyReply, proxyReply } from './pxe-proxy.ts'
 import { withBoot } from './pxe-reply.ts'
 import { QUIRKS, replyForm } from './quirks.ts'
 
 const CONTEXT: BootContext = { serverIp: parseIpv4('10.77.0.1'), httpBaseUrl: 'http://10.77.0.1:8080' }
 const ANY = { ip: parseIpv4('0.0.0.0'), port: 68 }
-const SCRIPT = 'http://10.77.0.1:8080/boot/52-54-00-77-00-01.ipxe'
 
 let requests: readonly CapturedDhcp[]
 
@@ -31,231 +31,18 @@ test.before(async () => {
   requests = await readDhcpRequests()
 })
 
-const bytes = (text: string) => Uint8Array.from(Buffer.from(text, 'hex'))
-
-/** A DISCOVER with these options: text is text, an array is bytes. */
-function discover(
-  options: Readonly<Record<number, string | readonly number[]>>,
-  change: Partial<DhcpPacket> = {},
-): DhcpPacket {
-  const entries = Object.entries(options).map(
-    ([code, value]) =>
-      [Number(code), typeof value === 'string' ? textBytes(value) : Uint8Array.from(value)] as const,
-  )
-  return {
-    op: BOOTP_OP.request,
-    hardwareType: 1,
-    hardwareAddress: bytes('525400770001'),
-    hops: 0,
-    xid: 7,
-    secs: 0,
-    broadcast: true,
-    clientIp: ANY.ip,
-    yourIp: ANY.ip,
-    nextServerIp: ANY.ip,
-    relayIp: ANY.ip,
-    serverName: '',
-    bootFile: '',
-    options: new Map([[OPTION.messageType, Uint8Array.of(MESSAGE_TYPE.discover)], ...entries]),
-    ...change,
-  }
-}
-
 const PXE = 'PXEClient:Arch:00007:UNDI:003000'
 
 /** The reply of proxy mode to a packet from `from` on `port`. */
-function answer(packet: DhcpPacket, port: 67 | 4011 = 67, from = ANY): ProxyReply {
+function answer(packet: DhcpPacket, port: number = DHCP_PORT.server, from: Endpoint = ANY): ProxyReply {
   const classified = classify(packet)
   return proxyReply(packet, classified, {
     decision: decideBoot(classified, CONTEXT),
     context: CONTEXT,
-    port,
+    port: port === DHCP_PORT.pxe ? port : DHCP_PORT.server,
     from,
   })
 }
-
-/** The same client asking the boot server on port 4011, with the address it was given. */
-function asBootRequest(packet: DhcpPacket): DhcpPacket {
-  const options = new Map([
-    ...packet.options,
-    [OPTION.messageType, Uint8Array.of(MESSAGE_TYPE.request)],
-  ] as const)
-  options.delete(OPTION.serverId)
-  options.delete(OPTION.requestedIp)
-  return { ...packet, options, clientIp: parseIpv4('10.77.0.130') }
-}
-
-test('classify() tells firmware from iPXE, BIOS from UEFI and TFTP from HTTP in each captured request', (t) => {
-  const firmware = (
-    firmware: BootClient['firmware'],
-    architecture: number,
-    transport: BootClient['transport'],
-  ) => ({
-    firmware,
-    architecture,
-    transport,
-  })
-  const ovmf = firmware('uefi-x64', 7, 'tftp')
-  const ovmfHttp = firmware('uefi-x64', 16, 'http')
-  const ipxeUefi = { ...ovmf, ipxe: { speaksHttp: true } }
-  const ipxeBios = { ...firmware('bios', 0, 'tftp'), ipxe: { speaksHttp: true } }
-  const expected: Readonly<Record<string, readonly [frames: readonly number[], boot: BootClient][]>> = {
-    'ovmf-http-boot': [
-      [[1, 2, 3, 4], ovmf],
-      [[5, 7], ovmfHttp],
-      [[9, 11, 13], ipxeUefi],
-    ],
-    'ovmf-pxe-then-ipxe-efi': [
-      [[1, 3], ovmf],
-      [[10, 12, 14], ipxeUefi],
-    ],
-    'ovmf-pxe-then-ipxe2019-efi': [
-      [[1, 3], ovmf],
-      [[10, 12, 14], ipxeUefi],
-    ],
-    'ovmf-tftp-without-oack-fails': [[[1, 3], ovmf]],
-    'seabios-ipxe-rom-then-undionly': [[[1, 3, 5, 9, 11, 13], ipxeBios]], // the ROM of 2019, then 1.21.1
-  }
-  const table = new Map<string, BootClient>(
-    Object.entries(expected).flatMap(([capture, rows]) =>
-      rows.flatMap(([frames, boot]) => frames.map((frame) => [`${capture} #${frame}`, boot] as const)),
-    ),
-  )
-  t.deepEqual(
-    requests.map(({ name }) => name),
-    [...table.keys()],
-  )
-  for (const { name, payload } of requests) {
-    const classified = classify(decodeDhcp(payload))
-    t.deepEqual(classified.boot, table.get(name), name)
-    t.is(classified.mac, parseMac('52:54:00:77:00:01'), name)
-    t.is(classified.uuid, undefined, `${name}: QEMU without -uuid`)
-  }
-})
-
-test('classify() finds the architecture when it is listed, mixed up, unknown or missing', (t) => {
-  const cases: readonly [
-    what: string,
-    architecture: readonly number[] | undefined,
-    BootClient['firmware'],
-    number?,
-  ][] = [
-    ['BIOS', [0, 0], 'bios', 0],
-    ['32-bit UEFI', [0, 6], 'uefi-ia32', 6],
-    ['x64 by the registry', [0, 7], 'uefi-x64', 7],
-    ['x64 by RFC 4578 before its erratum', [0, 9], 'uefi-x64', 9],
-    ['ARM64', [0, 11], 'uefi-arm64', 11],
-    ['RISC-V, then x64', [0, 27, 0, 7], 'uefi-x64', 7],
-    ['RISC-V', [0, 27], 'unknown', 27],
-    ['an odd byte behind', [0, 7, 0], 'uefi-x64', 7],
-    ['one byte only', [7], 'unknown'],
-    ['left out', undefined, 'unknown'],
-  ]
-  for (const [what, architecture, firmware, number] of cases) {
-    const { boot } = classify(discover({ 60: PXE, ...(architecture ? { 93: architecture } : {}) }))
-    t.deepEqual(boot, { firmware, architecture: number, transport: 'tftp' }, what)
-  }
-})
-
-test('classify() takes the transport from the class, and from the architecture only where the class says nothing', (t) => {
-  const cases: readonly [
-    vendorClass: string | undefined,
-    architecture: number,
-    transport: BootClient['transport'],
-  ][] = [
-    ['PXEClient:Arch:00016', 16, 'tftp'],
-    ['HTTPClient:Arch:00007', 7, 'http'],
-    ['U-Boot.armv8', 19, 'http'],
-    [undefined, 15, 'http'],
-    [undefined, 22, 'tftp'],
-  ]
-  for (const [vendorClass, architecture, transport] of cases) {
-    const { boot } = classify(
-      discover({ ...(vendorClass ? { 60: vendorClass } : {}), 93: [0, architecture] }),
-    )
-    t.is(boot?.transport, transport, `${vendorClass} ${architecture}`)
-  }
-  t.is(classify(discover({ 60: 'MSFT 5.0' })).boot, undefined)
-  t.is(classify(discover({})).boot, undefined)
-})
-
-test('classify() knows iPXE by either of its options, in either form, and whether it speaks HTTP', (t) => {
-  const http = [0x13, 1, 1]
-  const version = [0xeb, 3, 1, 0, 0]
-  const cases: readonly [
-    what: string,
-    Readonly<Record<number, string | readonly number[]>>,
-    speaksHttp?: boolean,
-  ][] = [
-    ['bare name and features', { 77: 'iPXE', 175: [...version, ...http] }, true],
-    ['a user class of its own', { 77: 'lab', 175: [...version, ...http] }, true],
-    ['features without HTTP', { 77: 'iPXE', 175: [...version, 0x15, 1, 1] }, false],
-    ['name alone', { 77: 'iPXE' }, false],
-    ['gPXE', { 77: 'gPXE', 175: http }, true],
-    ['RFC 3004 list', { 77: [3, 0x6c, 0x61, 0x62, 4, 0x69, 0x50, 0x58, 0x45] }, false],
-    ['another name', { 77: 'iPXEish' }],
-    ["somebody else's 175", { 175: [1, 1, 1] }],
-    ['a broken 175', { 175: [0x13, 9, 1] }],
-  ]
-  for (const [what, options, speaksHttp] of cases) {
-    const { boot } = classify(discover({ 60: PXE, 93: [0, 7], ...options }))
-    t.deepEqual(boot?.ipxe, speaksHttp === undefined ? undefined : { speaksHttp }, what)
-  }
-})
-
-test('classify() reads the UUID with and without its type byte, and none from zeros, ones or another length', (t) => {
-  const wire = [...bytes('33221100554477668899aabbccddeeff')]
-  const text = '00112233-4455-6677-8899-aabbccddeeff'
-  const cases: readonly [readonly number[], string | undefined][] = [
-    [[0, ...wire], text],
-    [wire, text],
-    [[1, ...wire], undefined],
-    [[0, ...new Array(16).fill(0)], undefined],
-    [[0, ...new Array(16).fill(0xff)], undefined],
-    [wire.slice(1), undefined],
-  ]
-  for (const [option, uuid] of cases) t.is(classify(discover({ 60: PXE, 97: option })).uuid, uuid)
-})
-
-test('decideBoot() gives firmware its loader, iPXE its script, and says why there is nothing', (t) => {
-  const decide = (options: Parameters<typeof discover>[0], change?: Partial<DhcpPacket>) =>
-    decideBoot(classify(discover(options, change)), CONTEXT)
-  const loader = (fileName: string) => ({
-    kind: 'loader',
-    fileName,
-    url: `http://10.77.0.1:8080/loaders/${fileName}`,
-  })
-  t.deepEqual(decide({ 60: PXE, 93: [0, 0] }), loader('undionly.kpxe'))
-  t.deepEqual(decide({ 60: PXE, 93: [0, 9] }), loader('snponly.efi'))
-  t.deepEqual(decide({ 60: 'HTTPClient', 93: [0, 19] }), loader('snponly-arm64.efi'))
-  t.deepEqual(decide({ 60: PXE, 93: [0, 0], 175: [0x13, 1, 1] }), { kind: 'script', url: SCRIPT })
-  t.deepEqual(
-    decide({ 60: PXE, 93: [0, 27], 175: [0x13, 1, 1] }),
-    { kind: 'script', url: SCRIPT },
-    'iPXE is there: any architecture',
-  )
-  t.deepEqual(
-    decide({ 60: PXE, 93: [0, 0], 77: 'iPXE' }),
-    loader('undionly.kpxe'),
-    'an iPXE that cannot fetch its script',
-  )
-  const event = 'unknown-architecture'
-  t.like(decide({ 60: PXE, 93: [0, 27] }), {
-    kind: 'none',
-    reason: 'there is no loader for architecture 27',
-    event,
-  })
-  t.like(decide({ 60: PXE, 93: [0, 6] }), {
-    kind: 'none',
-    reason: 'there is no loader for architecture 6 (uefi-ia32)',
-    event,
-  })
-  t.like(decide({ 60: PXE }), { kind: 'none', event })
-  t.deepEqual(decide({}), { kind: 'none', reason: 'it asks for no network boot' })
-  t.like(decide({ 60: PXE, 93: [0, 7] }, { hardwareType: 32, hardwareAddress: new Uint8Array() }), {
-    kind: 'none',
-  })
-})
 
 test('replyForm() has the evidence for each quirk and a client for each', (t) => {
   const clients: readonly BootClient[] = requests
@@ -292,10 +79,10 @@ test('proxyReply() and withBoot() answer each kind of captured request as record
     reply.kind === 'reply' ? { to: `${reply.to.ip}:${reply.to.port}`, ...show(reply.packet, request) } : reply
 
   const seen = new Set<string>()
-  const records = requests.flatMap(({ name, payload }) => {
+  const records = requests.flatMap(({ name, payload, sourceIp, sourcePort, targetPort }) => {
     const request = decodeDhcp(payload)
     const classified = classify(request)
-    const kind = JSON.stringify([classified.messageType, classified.boot, [...request.options.keys()]])
+    const kind = JSON.stringify([targetPort, classified, [...request.options.keys()]])
     if (seen.has(kind)) return [] // the same request again
     seen.add(kind)
     const decision = decideBoot(classified, CONTEXT)
@@ -305,12 +92,10 @@ test('proxyReply() and withBoot() answer each kind of captured request as record
       yourIp: parseIpv4('10.77.0.130'),
       options: new Map([[OPTION.messageType, Uint8Array.of(MESSAGE_TYPE.offer)]]),
     }
-    const bootRequest = asBootRequest(request)
     return [
       {
         request: name,
-        proxy: proxied(answer(request), request),
-        bootServer: proxied(answer(bootRequest, 4011, { ip: bootRequest.clientIp, port: 4011 }), bootRequest),
+        proxy: proxied(answer(request, targetPort, { ip: sourceIp, port: sourcePort }), request),
         server: show(withBoot(lease, request, { classified, decision, context: CONTEXT }), request),
       },
     ]
@@ -325,7 +110,7 @@ test('proxyReply() tells a BIOS ROM to boot from the offer itself, and leaves op
     return reply.kind === 'reply' ? reply.packet.options : new Map<number, Uint8Array>()
   }
   const bios = options(discover({ 60: 'PXEClient:Arch:00000:UNDI:002001', 93: [0, 0] }))
-  t.deepEqual(bios.get(OPTION.vendorSpecific), bytes('060108ff'))
+  t.deepEqual(bios.get(OPTION.vendorSpecific), Uint8Array.of(6, 1, 8, 255))
   t.deepEqual(bios.get(OPTION.vendorClass), textBytes('PXEClient'))
   t.deepEqual(bios.get(OPTION.bootFileName), textBytes('undionly.kpxe\0'))
   t.false(options(discover({ 60: PXE, 93: [0, 7] })).has(OPTION.vendorSpecific))
@@ -335,7 +120,7 @@ test('proxyReply() ignores what is not its to answer', (t) => {
   const boot = { 60: PXE, 93: [0, 7] }
   const cases: readonly [what: string, ProxyReply, RegExp][] = [
     ['no network boot', answer(discover({})), /no network boot/],
-    ['REQUEST to the router', answer(asBootRequest(discover(boot))), /not a DISCOVER/],
+    ['REQUEST to the router', answer(discover({ ...boot, 53: [3] })), /not a DISCOVER/],
     ['DISCOVER on 4011', answer(discover(boot), 4011), /not a REQUEST/],
     ['another boot server', answer(discover({ ...boot, 53: [3], 54: [10, 77, 0, 2] }), 4011), /10\.77\.0\.2/],
     ['a reply', answer(discover(boot, { op: BOOTP_OP.reply })), /is a reply/],
@@ -370,7 +155,7 @@ test('withBoot() leaves a reply as it is when there is nothing to boot', (t) => 
 })
 
 test('withBoot() names a URL too long for the file field in option 67 only, and chains an old iPXE by tftp URL', (t) => {
-  const boot = (options: Parameters<typeof discover>[0], context: BootContext) => {
+  const boot = (options: MadeOptions, context: BootContext) => {
     const request = discover(options)
     const classified = classify(request)
     return withBoot(discover({}), request, { classified, decision: decideBoot(classified, context), context })

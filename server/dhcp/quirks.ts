@@ -57,28 +57,31 @@ export const QUIRKS: readonly Quirk[] = [
     match: { mode: 'proxy', ipxe: false, uefi: true, transport: 'tftp' },
     form: { discoveryControl: false },
     why: 'EDK II before 2017 counts such an offer and never stores it. Without option 43 it asks port 4011 instead, which every UEFI does.',
-    evidence: '[src] EDK II PxeBcCacheDhcp4Offer; reported for Dell T130 and T430 in tianocore/edk2#6944',
+    evidence:
+      '[src] EDK II PxeBcCacheDhcp4Offer; reported for Dell T130 and T430 in tianocore/edk2#6944; OVMF 2022.11 is seen to boot either way',
   },
   {
     name: 'HTTP boot knows no option 43',
     match: { ipxe: false, transport: 'http' },
     form: { discoveryControl: false },
     why: 'Discovery is a matter of PXE; UEFI 2.10 §24.7 (HTTP boot) takes the URL out of the offer.',
-    evidence: '[src] EDK II HttpBootDhcp4.c; seen on OVMF 2022.11',
+    evidence: 'seen on OVMF 2022.11 in proxy mode, [src] EDK II HttpBootParseDhcp4Packet',
   },
   {
     name: 'iPXE wants a next server beside the URL',
     match: { mode: 'proxy', ipxe: true },
     form: { nextServerForUrl: true },
     why: 'With siaddr zero it takes the offer for one without a boot file and asks port 4011, and does not believe that answer either.',
-    evidence: '[src] iPXE dhcp_has_pxeopts',
+    evidence:
+      '[src] iPXE dhcp_has_pxeopts; with it seen on 1.0.0 (2019) and 1.21.1 to boot from the offer after one DISCOVER',
   },
   {
     name: 'iPXE waits for a boot server',
     match: { mode: 'server', ipxe: true },
     form: { noProxyWait: true, echoClass: false, discoveryControl: false },
     why: 'It goes on collecting offers for two seconds and a second DISCOVER unless the one with the address says that there is no other.',
-    evidence: '[src] iPXE dhcp_discovery_rx; two DISCOVERs in every capture of 1.0.0 (2019) and 1.21.1',
+    evidence:
+      '[src] iPXE dhcp_discovery_rx; two DISCOVERs in every capture of 1.0.0 (2019) and 1.21.1 without it, one with it',
   },
 ]
 

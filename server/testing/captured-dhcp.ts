@@ -1,6 +1,6 @@
 // The DHCP requests of real firmware in server/wire/testdata/, and ways to damage them.
 
-import { DHCP_PORT } from '#wire/dhcp4-codes.ts'
+import { BOOTP_OP, DHCP_PORT } from '#wire/dhcp4-codes.ts'
 
 import { type CapturedUdp, readUdpCapture } from './pcap.ts'
 
@@ -10,6 +10,7 @@ const CAPTURES = [
   'ovmf-http-boot',
   'ovmf-pxe-then-ipxe-efi',
   'ovmf-pxe-then-ipxe2019-efi',
+  'ovmf-proxy-mode',
   'ovmf-tftp-without-oack-fails',
   'seabios-ipxe-rom-then-undionly',
 ] as const
@@ -33,7 +34,7 @@ export async function readDhcpCaptures(): Promise<readonly CapturedDhcp[]> {
 
 /** What the clients sent. */
 export async function readDhcpRequests(): Promise<readonly CapturedDhcp[]> {
-  return (await readDhcpCaptures()).filter((packet) => packet.targetPort !== DHCP_PORT.client)
+  return (await readDhcpCaptures()).filter(({ payload }) => payload[0] === BOOTP_OP.request)
 }
 
 /** Endless damaged copies of the packets, the same for the same seed: changed bytes, cut tails, repeated middles. */
