@@ -35,7 +35,9 @@ export function requestState(ask: LeaseAsk): RequestState {
 
 export function decideRequest(ask: LeaseAsk, pool: Pool, nowMs: number): LeaseDecision {
   const { serverIp, subnet } = pool.policy
-  const state = requestState(ask)
+  // The `dhcp` npm client 0.2 names neither address nor server when it takes an offer: it can only mean ours.
+  const offered = pool.offerTo(ask)
+  const state = requestState(offered === undefined ? ask : { requestedIp: offered, ...ask })
   if (state.kind === 'malformed') return { kind: 'silent', reason: 'malformed' }
   // SELECTING: the client took another server's offer. In the other states a strict client sends no server id.
   if (ask.serverId !== undefined && ask.serverId !== serverIp)

@@ -10,7 +10,7 @@ import { maxReplyBytes } from '#wire/dhcp4.ts'
 import { encodeDhcp } from '#wire/dhcp4-encode.ts'
 
 import { type Arrival, type Ear, findArrival } from './arrival.ts'
-import type { Responder } from './responder.ts'
+import type { Answer, Responder } from './responder.ts'
 import { WorkQueue } from './work-queue.ts'
 
 /** A storm beyond this is dropped: clients repeat themselves, and an answer that comes too late helps nobody. */
@@ -24,7 +24,9 @@ export interface ListenerCounts {
   readonly broken: number
   /** Came when too much was in flight. */
   readonly dropped: number
-  /** Failed on our side: the store, or the network. */
+  /** The answer did not fit or could not be sent: a client with impossible wishes or addresses. */
+  readonly unsent: number
+  /** Failed on our side: the store. */
   readonly failed: number
 }
 
@@ -32,7 +34,7 @@ export class Listener {
   readonly #respond: Responder
   readonly #log: Log
   readonly #queue = new WorkQueue(MAX_IN_FLIGHT)
-  readonly #counts = { received: 0, answered: 0, broken: 0, failed: 0 }
+  readonly #counts = { received: 0, answered: 0, broken: 0, unsent: 0, failed: 0 }
 
   constructor(respond: Responder, log: Log) {
     this.#respond = respond
@@ -68,22 +70,36 @@ export class Listener {
     try {
       const answer = await this.#respond(arrival)
       if (answer === undefined) return
-      const bytes = encodeDhcp(answer.packet, { maxBytes: maxReplyBytes(arrival.packet) })
-      await send(speaker, bytes, answer.to)
-      this.#counts.answered++
+      await this.#send(answer, arrival, speaker)
       await answer.afterwards?.()
     } catch (error) {
       this.#count(error, arrival.mac)
     }
   }
 
+  async #send(answer: Answer, arrival: Arrival, speaker: Socket): Promise<void> {
+    const maxBytes = maxReplyBytes(arrival.packet)
+    try {
+      await send(speaker, encodeDhcp(answer.packet, { maxBytes }), answer.to)
+      this.#counts.answered++
+    } catch (error) {
+      this.#counts.unsent++
+      this.#log.debug(
+        { error: describeError(error), mac: arrival.mac, to: answer.to.ip },
+        'DHCP answer not sent',
+      )
+    }
+  }
+
   #count(error: unknown, from: string): void {
-    const isBroken = error instanceof DecodeError
-    if (isBroken) this.#counts.broken++
-    else this.#counts.failed++
     const fields = { error: describeError(error), from }
-    if (isBroken) this.#log.debug(fields, 'DHCP packet cannot be read')
-    else this.#log.warn(fields, 'DHCP packet cannot be answered')
+    if (error instanceof DecodeError) {
+      this.#counts.broken++
+      this.#log.debug(fields, 'DHCP packet cannot be read')
+    } else {
+      this.#counts.failed++
+      this.#log.warn(fields, 'DHCP packet cannot be answered')
+    }
   }
 }
 

@@ -25,7 +25,8 @@ export interface ProbeOptions {
 }
 
 const TRIES = 2
-const DEFAULT_PROBE_MS = 1500
+/** Twice this is more than the 3 s for which dnsmasq pings an address before it offers it (ISC dhcpd: 1 s). */
+const DEFAULT_PROBE_MS = 2000
 
 /** Throws KitError `conflict`, with the other server's address. */
 export async function refuseBesideOtherServer(options: ProbeOptions): Promise<void> {
@@ -57,31 +58,31 @@ async function findOtherServer(options: ProbeOptions): Promise<Ipv4 | undefined>
   }
 }
 
-async function ask(socket: Socket, relayIp: Ipv4, options: ProbeOptions): Promise<Ipv4 | undefined> {
-  for (let attempt = 1; attempt <= TRIES; attempt++) {
-    const question = discover(relayIp)
-    const other = firstOffer(socket, question.xid, options)
-    socket.send(encodeDhcp(question), DHCP_PORT.server, BROADCAST_IPV4)
-    const found = await other
-    if (found !== undefined) return found
-  }
-  return undefined
-}
-
-/** The first offer of an address by anybody but us, or undefined after the wait. */
-function firstOffer(socket: Socket, xid: number, options: ProbeOptions): Promise<Ipv4 | undefined> {
-  return new Promise((resolve) => {
-    const hear = (bytes: Buffer, from: { address: string }) => {
-      const server = findOffering(bytes, xid, from.address as Ipv4)
-      if (server !== undefined && server !== options.serverIp) finish(server)
-    }
-    const finish = (server: Ipv4 | undefined) => {
+/** The first offer of an address by anybody but us, or undefined after the wait. Asks twice: the first may be lost. */
+function ask(socket: Socket, relayIp: Ipv4, options: ProbeOptions): Promise<Ipv4 | undefined> {
+  const { clock, probeMs = DEFAULT_PROBE_MS, serverIp } = options
+  const question = discover(relayIp)
+  const bytes = encodeDhcp(question)
+  return new Promise((resolve, reject) => {
+    let cancel = () => {}
+    const finish = (settle: () => void) => {
       cancel()
       socket.off('message', hear)
-      resolve(server)
+      settle()
     }
-    const cancel = options.clock.after(options.probeMs ?? DEFAULT_PROBE_MS, () => finish(undefined))
+    const hear = (reply: Buffer, from: { address: string }) => {
+      const server = findOffering(reply, question.xid, from.address as Ipv4) // dgram's own spelling
+      if (server !== undefined && server !== serverIp) finish(() => resolve(server))
+    }
+    const send = (triesLeft: number) => {
+      if (triesLeft === 0) return finish(() => resolve(undefined))
+      socket.send(bytes, DHCP_PORT.server, BROADCAST_IPV4, (error) => {
+        if (error !== null) finish(() => reject(error))
+      })
+      cancel = clock.after(probeMs, () => send(triesLeft - 1))
+    }
     socket.on('message', hear)
+    send(TRIES)
   })
 }
 

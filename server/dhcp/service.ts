@@ -52,6 +52,8 @@ export interface DhcpService extends Service {
   counts(): ListenerCounts
 }
 
+const NO_COUNTS: ListenerCounts = { received: 0, answered: 0, broken: 0, dropped: 0, unsent: 0, failed: 0 }
+
 /** A switched-on rack asks within milliseconds; the kernel keeps what does not fit into the queue at once. */
 const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024
 
@@ -103,7 +105,7 @@ export function createDhcpService(options: DhcpServiceOptions): DhcpService {
       await Promise.all(sockets.splice(0).map(closeSocket))
     },
     bootScriptFetched: (mac) => boots.scriptFetched(mac),
-    counts: () => listener?.counts ?? { received: 0, answered: 0, broken: 0, dropped: 0, failed: 0 },
+    counts: () => listener?.counts ?? NO_COUNTS,
   }
 }
 

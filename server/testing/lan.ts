@@ -1,0 +1,102 @@
+// A LAN with several hosts: a bridge in this thread's network, and a neighbour on each of its cables.
+
+import type { ChildProcess } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+
+import { addNeighbour, ip, type Neighbour } from './own-network.ts'
+
+export interface Lan {
+  /** Adds a host; without an address it has none on its `eth0`. */
+  addHost(address?: string): Promise<Neighbour>
+  /** Adds a host that only `gateway` reaches, by its `eth1` with that address. */
+  addHostBehind(gateway: Neighbour, address: string): Promise<Neighbour>
+  stop(): void
+}
+
+/** The bridge `name` with this thread's address on it. Call `enterOwnNetwork` first. */
+export async function makeLan(name: string, address: string): Promise<Lan> {
+  await ip(`link add name ${name} type bridge`)
+  await ip(`address add ${address} dev ${name}`)
+  await ip(`link set dev ${name} up`)
+  const hosts: Neighbour[] = []
+  return {
+    async addHost(hostAddress) {
+      const port = `${name}p${hosts.length}`
+      const host = await addNeighbour({ name: port, address: '169.254.0.1/32' }, hostAddress)
+      hosts.push(host)
+      await ip(`address flush dev ${port}`)
+      await ip(`link set dev ${port} master ${name}`)
+      return host
+    },
+    async addHostBehind(gateway, gatewayAddress) {
+      const port = `${name}p${hosts.length}`
+      const host = await addNeighbour({ name: port, address: '169.254.0.1/32' })
+      hosts.push(host)
+      await ip(`link delete dev ${port}`)
+      await ip(`link add name eth1 netns ${gateway.pid} type veth peer name eth0 netns ${host.pid}`)
+      await gateway.run('ip', 'address', 'add', gatewayAddress, 'dev', 'eth1')
+      await gateway.run('ip', 'link', 'set', 'dev', 'eth1', 'up')
+      await host.run('ip', 'link', 'set', 'dev', 'eth0', 'up')
+      return host
+    },
+    stop: () => {
+      for (const host of hosts) host.stop()
+    },
+  }
+}
+
+/** What a process prints on both its outputs, line by line: wait for what it says instead of for time to pass. */
+export interface Lines {
+  readonly all: readonly string[]
+  /** Resolves with the next line not yet waited for that matches; rejects when the process ends before. */
+  next(pattern: RegExp): Promise<string>
+}
+
+export function linesOf(child: ChildProcess): Lines {
+  const all: string[] = []
+  let waitedFor = 0
+  let hasEnded = false
+  let wake = Promise.withResolvers<void>()
+  const tick = () => {
+    wake.resolve()
+    wake = Promise.withResolvers()
+  }
+  for (const stream of [child.stdout, child.stderr]) {
+    if (stream === null) continue
+    createInterface({ input: stream }).on('line', (line) => {
+      all.push(line)
+      tick()
+    })
+  }
+  child.once('close', () => {
+    hasEnded = true
+    tick()
+  })
+  return {
+    all,
+    async next(pattern) {
+      for (;;) {
+        const at = all.findIndex((line, index) => index >= waitedFor && pattern.test(line))
+        if (at >= 0) {
+          waitedFor = at + 1
+          return all[at] ?? ''
+        }
+        if (hasEnded) throw new Error(`It ended without saying ${pattern}:\n${all.join('\n')}`)
+        await wake.promise
+      }
+    },
+  }
+}
+
+/** A folder under the system's temporary one; `remove` takes it away with all that is in it. */
+export async function makeFolder(): Promise<{
+  path: string
+  file(name: string): string
+  remove(): Promise<void>
+}> {
+  const path = await mkdtemp(join(tmpdir(), 'kateskit-test-'))
+  return { path, file: (name) => join(path, name), remove: () => rm(path, { recursive: true, force: true }) }
+}
