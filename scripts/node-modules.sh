@@ -29,7 +29,7 @@ ensure_node_modules() {
   mkdir -p "$(dirname "$modules_log")"
   # One retry: npm's own default waits two minutes before it says that there is no network.
   if npm ci --no-progress --fetch-retries=1 --fetch-retry-mintimeout=2000 >"$modules_log" 2>&1; then
-    touch node_modules/.package-lock.json # newer than a lock file that was checked out a moment ago
+    touch -r package-lock.json node_modules/.package-lock.json # whatever the clock says
     modules_are_current ||
       fail "Cannot use the node modules: Node 24 is not among them" "npm must not omit optional packages: npm config get omit"
     echo 'Installing the node modules: done' >&2

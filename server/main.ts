@@ -36,6 +36,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 const io: CliIo = {
   env: process.env,
   projectFolder: fileURLToPath(new URL('..', import.meta.url)),
+  stdin: process.stdin,
   stdout: process.stdout,
   stderr: process.stderr,
   userId: process.geteuid?.() ?? 0,

@@ -6,10 +6,17 @@ export interface CliOutput {
   write(text: string): unknown
 }
 
+export interface CliInput extends NodeJS.ReadableStream {
+  /** Terminals only. */
+  setRawMode?(raw: boolean): unknown
+}
+
 export interface CliIo {
   readonly env: NodeJS.ProcessEnv
   /** Absolute: where profiles/, config/ and var/ lie. */
   readonly projectFolder: string
+  /** What a person types; read by `console` alone. */
+  readonly stdin: CliInput
   /** For what was asked for: tables, JSON. */
   readonly stdout: CliOutput
   /** For progress, notices and errors. */

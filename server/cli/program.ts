@@ -6,6 +6,7 @@ import { DEFAULT_MACHINES } from '#lab/lab-machines.ts'
 import { PURPOSES, type Purpose } from '#setup/packages.ts'
 
 import type { CliIo } from './cli-io.ts'
+import { runConsole } from './console-command.ts'
 import { type LabCommandOptions, runLab } from './lab-command.ts'
 import { addQueryCommands } from './query-commands.ts'
 import { runServe, type ServeCommandOptions } from './serve-command.ts'
@@ -45,6 +46,11 @@ function addStartCommands(program: Command, io: CliIo): void {
     .option('--port <port>', 'the TCP port of HTTP')
     .description('serve a LAN; nothing is set up')
     .action((options: ServeCommandOptions) => runServe(io, options))
+  program
+    .command('console <name>')
+    .option('--state <folder>', 'the folder of the lab (default: var/lab)')
+    .description('the serial console of a lab machine; Ctrl-] leaves it')
+    .action((name: string, options: { state?: string }) => runConsole(io, { name, ...options }))
   program
     .command('setup')
     .description('install what a purpose needs, and build the base image where it does')

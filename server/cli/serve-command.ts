@@ -20,14 +20,14 @@ export interface ServeCommandOptions {
  * does without it, and starts in a third of the time.
  */
 export async function runServe(io: CliIo, options: ServeCommandOptions): Promise<void> {
+  const load = () => loadServeConfig(io, options)
+  const config = load()
+  await checkServe(config, { userId: io.userId })
   const [{ createApp }, { createAppLog }, { watchConfig }] = await Promise.all([
     import('#app'),
     import('../app-log.ts'),
     import('../config-watch.ts'),
   ])
-  const load = () => loadServeConfig(io, options)
-  const config = load()
-  await checkServe(config, { userId: io.userId })
   const log = createAppLog({ level: config.values['log/level'], format: config.values['log/format'] })
   const app = await createApp({ config, version: VERSION, clock: systemClock, log })
   const watch = watchConfig({

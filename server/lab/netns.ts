@@ -64,20 +64,31 @@ async function holderReady(holder: Child): Promise<void> {
 
 /** A bridge with an address, which stands for the LAN's switch and the server's network card in one. */
 export async function addBridge(netns: Netns, bridge: { name: string; address: string }): Promise<void> {
-  await netns.run('ip', [
+  const { name, address } = bridge
+  const ip = (...words: readonly string[]) => netns.run('ip', words)
+  // A bridge without an address of its own takes its lowest port's, and changes it with each port: clients lose it.
+  await ip(
     'link',
     'add',
-    bridge.name,
+    name,
+    'address',
+    BRIDGE_MAC,
     'type',
     'bridge',
     'stp_state',
     '0',
     'forward_delay',
     '0',
-  ])
-  await netns.run('ip', ['address', 'add', bridge.address, 'dev', bridge.name])
-  await netns.run('ip', ['link', 'set', bridge.name, 'up'])
+  )
+  // A bridge has a carrier while a port has one: this one always does, so the server sees the interface up at once.
+  await ip('link', 'add', `${name}-up`, 'type', 'veth', 'peer', 'name', `${name}-peer`)
+  await ip('link', 'set', `${name}-up`, 'master', name, 'up')
+  await ip('link', 'set', `${name}-peer`, 'up')
+  await ip('address', 'add', address, 'dev', name)
+  await ip('link', 'set', name, 'up')
 }
+
+const BRIDGE_MAC = '52:54:00:77:00:01'
 
 /** A port of the bridge for a virtual machine to plug into. */
 export async function addTap(netns: Netns, tap: { name: string; bridge: string }): Promise<void> {

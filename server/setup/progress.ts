@@ -86,8 +86,9 @@ function beginLines({ output, clock }: Surroundings, title: string, estimateSeco
   return {
     update(next, text = '') {
       percent = Math.max(percent, Math.min(next, 100))
-      if (percent < shown + LINE_EVERY_PERCENT || percent >= 100) return
-      shown = percent
+      const tens = Math.floor(percent / LINE_EVERY_PERCENT)
+      if (tens === shown || percent >= 100) return
+      shown = tens
       output.write(`${progressLine(state(text))}\n`)
     },
     done: () => void output.write(`${doneLine(state(''))}\n`),
