@@ -1,11 +1,10 @@
 // DHCPv4 messages to bytes: where the options go, and when they spill into the file and sname fields.
 
-import { uint16Bytes, uint32Bytes } from '#lib/bytes.ts'
 import { ipv4ToBytes } from '#lib/ipv4.ts'
 
 import { type DhcpPacket, FILE_BYTES, MAGIC_COOKIE, SNAME_BYTES } from './dhcp4.ts'
 import { OPTION, OVERLOAD } from './dhcp4-codes.ts'
-import { concat, packOptions, splitOption } from './dhcp4-options.ts'
+import { joinParts, packOptions, sizeOfParts, splitOption } from './dhcp4-options.ts'
 import { type DhcpOptions, textBytes } from './dhcp4-values.ts'
 
 /** Shorter packets are dropped by old ROMs and by relays that go by RFC 1542 §2.1. */
@@ -31,19 +30,22 @@ export function encodeDhcp(packet: DhcpPacket, { maxBytes = DEFAULT_MAX_BYTES } 
   if (packet.hardwareAddress.length > 16) {
     throw new RangeError(`Cannot encode a hardware address of ${packet.hardwareAddress.length} bytes`)
   }
-  const packed = concat(
-    Uint8Array.of(packet.op, packet.hardwareType, packet.hardwareAddress.length, packet.hops),
-    uint32Bytes(packet.xid),
-    uint16Bytes(packet.secs),
-    uint16Bytes(packet.broadcast ? 0x8000 : 0),
-    ...[packet.clientIp, packet.yourIp, packet.nextServerIp, packet.relayIp].map(ipv4ToBytes),
-    padded(packet.hardwareAddress, 16),
-    padded(sname, SNAME_BYTES),
-    padded(file, FILE_BYTES),
-    uint32Bytes(MAGIC_COOKIE),
-    area,
-  )
-  return padded(packed, MIN_PACKET_BYTES)
+  const bytes = new Uint8Array(Math.max(HEADER_BYTES + area.length, MIN_PACKET_BYTES))
+  const view = new DataView(bytes.buffer)
+  bytes.set([packet.op, packet.hardwareType, packet.hardwareAddress.length, packet.hops])
+  view.setUint32(4, packet.xid)
+  view.setUint16(8, packet.secs)
+  view.setUint16(10, packet.broadcast ? 0x8000 : 0)
+  bytes.set(ipv4ToBytes(packet.clientIp), 12)
+  bytes.set(ipv4ToBytes(packet.yourIp), 16)
+  bytes.set(ipv4ToBytes(packet.nextServerIp), 20)
+  bytes.set(ipv4ToBytes(packet.relayIp), 24)
+  bytes.set(packet.hardwareAddress, 28)
+  bytes.set(sname, 44)
+  bytes.set(file, 108)
+  view.setUint32(236, MAGIC_COOKIE)
+  bytes.set(area, HEADER_BYTES)
+  return bytes
 }
 
 /** As it is when the options fit; else over file, then over sname, then over both. */
@@ -67,19 +69,31 @@ function layOut(packet: DhcpPacket, areaBytes: number): Layout {
 /** Undefined when the options do not fit. Option 82 stays in the option area: relays look nowhere else. */
 function pack(options: DhcpOptions, areaBytes: number, overload: number): Layout | undefined {
   const relay = options.get(OPTION.relayAgent)
-  const last = relay === undefined ? new Uint8Array() : concat(...splitOption(OPTION.relayAgent, relay))
-  const head = overload === 0 ? [] : [[OPTION.overload, Uint8Array.of(overload)] as const]
-  const rest = [...options].filter(([code]) => code !== OPTION.relayAgent && code !== OPTION.overload)
-  const ordered = new Map([...rest.filter(isMessageType), ...head, ...rest])
-  const areas = packOptions(ordered, [
-    areaBytes - last.length,
+  const last = relay === undefined ? [] : splitOption(OPTION.relayAgent, relay)
+  const areas = packOptions(inOrder(options, overload), [
+    areaBytes - sizeOfParts(last),
     overload & OVERLOAD.bootFile ? FILE_BYTES : 0,
     overload & OVERLOAD.serverName ? SNAME_BYTES : 0,
   ])
   if (areas === undefined) return undefined
-  const [main = last, file = last, sname = last] = areas
-  const end = Uint8Array.of(OPTION.end)
-  return { area: concat(main, last, end), file: concat(file, end), sname: concat(sname, end) }
+  const [area = [], file = [], sname = []] = areas
+  return {
+    area: joinParts([...area, ...last], { end: true }),
+    file: joinParts(file, { end: true }),
+    sname: joinParts(sname, { end: true }),
+  }
+}
+
+/** 53, then 52 if any, then the others but 82. */
+function inOrder(options: DhcpOptions, overload: number): DhcpOptions {
+  const ordered = new Map<number, Uint8Array>()
+  const messageType = options.get(OPTION.messageType)
+  if (messageType !== undefined) ordered.set(OPTION.messageType, messageType)
+  if (overload !== 0) ordered.set(OPTION.overload, Uint8Array.of(overload))
+  for (const [code, value] of options) {
+    if (code !== OPTION.relayAgent && code !== OPTION.overload) ordered.set(code, value)
+  }
+  return ordered
 }
 
 /** The options with what stood in the fields now taken (RFC 2132 §9.4, §9.5), unless they say it already. */
@@ -94,20 +108,9 @@ function movedOptions(packet: DhcpPacket, overload: number): DhcpOptions {
   return moved
 }
 
-function isMessageType([code]: readonly [number, Uint8Array]): boolean {
-  return code === OPTION.messageType
-}
-
 /** A NUL-terminated name (RFC 2131 §2). */
 function field(text: string, sizeBytes: number, what: string): Uint8Array {
   if (text.length >= sizeBytes)
     throw new RangeError(`Cannot fit the ${what} into ${sizeBytes} bytes: ${text}`)
   return textBytes(text)
-}
-
-function padded(bytes: Uint8Array, length: number): Uint8Array {
-  if (bytes.length >= length) return bytes
-  const whole = new Uint8Array(length)
-  whole.set(bytes)
-  return whole
 }

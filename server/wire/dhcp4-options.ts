@@ -33,25 +33,48 @@ export function decodeEncapsulated(bytes: Uint8Array): DhcpOptions {
   return options
 }
 
-/** `end`: whether to close with code 255, which PXE's option 43 wants (PXE 2.1 §2.2.3) and others need not have. */
-export function encodeEncapsulated(options: DhcpOptions, { end = false } = {}): Uint8Array {
-  const parts = [...options].flatMap(([code, value]) => splitOption(code, value))
-  return concat(...parts, end ? Uint8Array.of(OPTION.end) : new Uint8Array())
+/** One option as it stands in a packet; the value is at most 255 bytes. */
+export interface OptionPart {
+  readonly code: number
+  readonly value: Uint8Array
 }
 
-/** The option as it stands in the packet: code, length, value; in several parts when it is long (RFC 3396 §5). */
-export function splitOption(code: number, value: Uint8Array): readonly Uint8Array[] {
+/** `end`: whether to close with code 255, which PXE's option 43 wants (PXE 2.1 §2.2.3) and others need not have. */
+export function encodeEncapsulated(options: DhcpOptions, { end = false } = {}): Uint8Array {
+  return joinParts(
+    [...options].flatMap(([code, value]) => splitOption(code, value)),
+    { end },
+  )
+}
+
+/** The parts an option is sent in: several when it is long (RFC 3396 §5). Throws RangeError for a code that is none. */
+export function splitOption(code: number, value: Uint8Array): readonly OptionPart[] {
   if (!Number.isInteger(code) || code <= OPTION.pad || code >= OPTION.end) {
     throw new RangeError(`Cannot encode an option with code ${code}`)
   }
-  const parts: Uint8Array[] = []
+  if (value.length <= MAX_PART_BYTES) return [{ code, value }]
+  return Array.from({ length: Math.ceil(value.length / MAX_PART_BYTES) }, (_, i) => ({
+    code,
+    value: value.subarray(i * MAX_PART_BYTES, (i + 1) * MAX_PART_BYTES),
+  }))
+}
+
+/** The bytes `parts` take, without END. */
+export function sizeOfParts(parts: readonly OptionPart[]): number {
+  return parts.reduce((sum, { value }) => sum + 2 + value.length, 0)
+}
+
+export function joinParts(parts: readonly OptionPart[], { end }: { readonly end: boolean }): Uint8Array {
+  const bytes = new Uint8Array(sizeOfParts(parts) + (end ? 1 : 0))
   let offset = 0
-  do {
-    const part = value.subarray(offset, offset + MAX_PART_BYTES)
-    parts.push(concat(Uint8Array.of(code, part.length), part))
-    offset += MAX_PART_BYTES
-  } while (offset < value.length)
-  return parts
+  for (const { code, value } of parts) {
+    bytes[offset] = code
+    bytes[offset + 1] = value.length
+    bytes.set(value, offset + 2)
+    offset += 2 + value.length
+  }
+  if (end) bytes[offset] = OPTION.end
+  return bytes
 }
 
 /**
@@ -62,20 +85,21 @@ export function splitOption(code: number, value: Uint8Array): readonly Uint8Arra
 export function packOptions(
   options: DhcpOptions,
   areaBytes: readonly number[],
-): readonly Uint8Array[] | undefined {
-  const areas = areaBytes.map((bytes) => ({ free: bytes - 1, parts: [] as Uint8Array[] }))
+): readonly (readonly OptionPart[])[] | undefined {
+  const areas = areaBytes.map((bytes) => ({ free: bytes - 1, parts: [] as OptionPart[] }))
   for (const [code, value] of options) {
     let first = 0
     for (const part of splitOption(code, value)) {
-      const index = areas.findIndex((area, i) => i >= first && area.free >= part.length)
+      const size = sizeOfParts([part])
+      const index = areas.findIndex((area, i) => i >= first && area.free >= size)
       const area = areas[index]
       if (area === undefined) return undefined
       area.parts.push(part)
-      area.free -= part.length
+      area.free -= size
       first = index
     }
   }
-  return areas.map(({ parts }) => concat(...parts))
+  return areas.map(({ parts }) => parts)
 }
 
 export function concat(...parts: readonly Uint8Array[]): Uint8Array {
