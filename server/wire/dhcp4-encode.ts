@@ -1,6 +1,6 @@
 // DHCPv4 messages to bytes: where the options go, and when they spill into the file and sname fields.
 
-import { ipv4ToBytes } from '#lib/ipv4.ts'
+import { ANY_IPV4, ipv4ToBytes } from '#lib/ipv4.ts'
 
 import { type DhcpPacket, FILE_BYTES, MAGIC_COOKIE, SNAME_BYTES } from './dhcp4.ts'
 import { OPTION, OVERLOAD } from './dhcp4-codes.ts'
@@ -36,10 +36,9 @@ export function encodeDhcp(packet: DhcpPacket, { maxBytes = DEFAULT_MAX_BYTES } 
   view.setUint32(4, packet.xid)
   view.setUint16(8, packet.secs)
   view.setUint16(10, packet.broadcast ? 0x8000 : 0)
-  bytes.set(ipv4ToBytes(packet.clientIp), 12)
-  bytes.set(ipv4ToBytes(packet.yourIp), 16)
-  bytes.set(ipv4ToBytes(packet.nextServerIp), 20)
-  bytes.set(ipv4ToBytes(packet.relayIp), 24)
+  for (const [i, ip] of [packet.clientIp, packet.yourIp, packet.nextServerIp, packet.relayIp].entries()) {
+    if (ip !== ANY_IPV4) bytes.set(ipv4ToBytes(ip), 12 + i * 4) // most are zero, which the buffer is already
+  }
   bytes.set(packet.hardwareAddress, 28)
   bytes.set(sname, 44)
   bytes.set(file, 108)
