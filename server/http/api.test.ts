@@ -407,8 +407,7 @@ test('the target is told at once when it differs, and as soon as it changes for 
   t.is((await target('bundle=old&wait=60')).body, text)
   t.is((await target(`bundle=${DIGEST}&wait=0`)).body, text)
   const waiting = target(`bundle=${DIGEST}&wait=60`)
-  const looks = desk.calls.length
-  while (desk.listeners.size === 0 || desk.calls.length === looks) await new Promise(setImmediate)
+  await desk.listening(1)
   desk.change({ imageVersion: '7', bundleDigest: DIGEST })
   desk.change({ imageVersion: '8', bundleDigest: 'cd'.repeat(32) })
   t.is((await waiting).body, `image 8\nbundle ${'cd'.repeat(32)}\n`)
@@ -417,17 +416,17 @@ test('the target is told at once when it differs, and as soon as it changes for 
 })
 
 test('a machine that stops waiting for its target leaves nothing behind, nor does a stop of the service', async (t) => {
-  const { url, desk, service } = await start(t, { stallMs: 500 })
+  const { url, desk, service } = await start(t, { stallMs: 1_000 })
   desk.wanted = { imageVersion: '7', bundleDigest: DIGEST }
   const path = `${url}/v1/machines/52-54-00-12-34-56/target?bundle=${DIGEST}`
-  t.is((await call(`${path}&wait=1`)).status, 200, 'waiting is no stall')
+  t.is((await call(`${path}&wait=2`)).status, 200, 'waiting is no stall')
   const leaving = get(`${path}&wait=60`)
   leaving.on('error', () => {})
-  while (desk.listeners.size === 0) await new Promise(setImmediate)
+  await desk.listening(1)
   leaving.destroy()
-  while (desk.listeners.size > 0) await new Promise(setImmediate)
+  await desk.listening(0)
   const waiting = call(`${path}&wait=60`)
-  while (desk.listeners.size === 0) await new Promise(setImmediate)
+  await desk.listening(1)
   await service.stop()
   t.is((await waiting).status, 200)
 })

@@ -22,7 +22,7 @@ export async function waitForTarget(
   { response, stopping }: Pick<Exchange, 'response' | 'stopping'>,
   { desk, clock, mac, bundle, waitSeconds }: TargetWait,
 ): Promise<Target | undefined> {
-  let isOver = waitSeconds === 0
+  let isOver = waitSeconds === 0 || response.destroyed
   let hasChanged = false
   let wake = () => {}
   const end = () => {

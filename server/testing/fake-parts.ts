@@ -1,6 +1,7 @@
 // Stand-ins for the parts behind the HTTP service: they hold what a test puts in and note what they were told.
 
 import { createHash } from 'node:crypto'
+import { EventEmitter, once } from 'node:events'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 
@@ -29,6 +30,7 @@ export class FakeDesk implements MachineDesk {
   /** `[method, mac, argument]` of each call. */
   readonly calls: unknown[][] = []
   readonly listeners = new Set<() => void>()
+  readonly #counted = new EventEmitter()
 
   async offerBoot(...args: Parameters<MachineDesk['offerBoot']>) {
     this.#note('offerBoot', args)
@@ -53,9 +55,16 @@ export class FakeDesk implements MachineDesk {
 
   onTargetChange(listener: () => void) {
     this.listeners.add(listener)
+    this.#counted.emit('change')
     return () => {
       this.listeners.delete(listener)
+      this.#counted.emit('change')
     }
+  }
+
+  /** Resolves when so many listen for a change of the target. */
+  async listening(count: number) {
+    while (this.listeners.size !== count) await once(this.#counted, 'change')
   }
 
   change(wanted: Target | undefined) {
