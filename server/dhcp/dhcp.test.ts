@@ -80,6 +80,7 @@ let stores = 0
 
 /** A service over a real store, stopped when the test ends. */
 async function serve(t: ExecutionContext, overrides: Partial<DhcpServiceOptions> = {}): Promise<Running> {
+  t.timeout(60_000) // a client that never says what it should is one failure, not the end of the run
   const store = await openStore({ file: folder.file(`${stores++}.db`), clock: systemClock, log: silentLog })
   const seen = new Map<Mac, Sighting>()
   const service = createDhcpService({
@@ -168,10 +169,12 @@ test.serial('dhclient obtains an address, reboots with it, and releases it', asy
   const dhclient = await makeDhclient(t, alice)
   const first = dhclient()
   t.is(addressIn(await first.next(/^BOUND/)), '10.77.0.10')
+  await first.next(/^bound to/) // now it has written its lease down
   await stop(first.child)
   const second = dhclient()
   await second.next(/DHCPREQUEST for 10\.77\.0\.10 on eth0 to 255/)
   t.is(addressIn(await second.next(/^REBOOT/)), '10.77.0.10')
+  await second.next(/^bound to/)
   await stop(second.child)
   await dhclient('-r').next(/DHCPRELEASE/)
   t.is(addressIn(await udhcpc(t, bob).next(/^bound/)), '10.77.0.11')
