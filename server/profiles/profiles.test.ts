@@ -3,14 +3,16 @@
 import { mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 
 import test, { type ExecutionContext } from 'ava'
 
 import { systemClock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 import { silentLog } from '#lib/log.ts'
-import { parseMac } from '#lib/mac.ts'
+import { type Mac, parseMac } from '#lib/mac.ts'
 import type { Event, NewEvent } from '#machine/event.ts'
+import { createOverlays } from '#overlays/overlays.ts'
 
 import { createProfileTree } from './tree.ts'
 
@@ -293,4 +295,32 @@ test('profileFor() keeps every machine when machines/ cannot be read', async (t)
   await write({ machines: 'a file in the place of the folder' })
   t.regex((await broken).message, /Cannot read machines\/: ENOTDIR/)
   t.is(tree.profileFor(mac).role, 'worker')
+})
+
+test('the example tree in profiles/ is in order and gives the two machines of the lab different overlays', async (t) => {
+  const home = await mkdtemp(join(tmpdir(), 'kit-example-'))
+  const events = { append: async (event: NewEvent) => ({ ...event, id: 1, atMs: 0, data: {} }) }
+  const directory = fileURLToPath(new URL('../../profiles', import.meta.url))
+  const tree = createProfileTree({ directory, events, log: silentLog, clock: systemClock })
+  t.teardown(async () => {
+    await tree.stop()
+    await rm(home, { recursive: true })
+  })
+  await tree.start()
+  t.deepEqual(tree.problems(), [])
+  const sources = { layersFor: (of: Mac) => tree.rootsFor(of) }
+  const overlays = createOverlays({ directory: home, sources, events, log: silentLog })
+  const rows = [
+    [mac, 'control-plane', 'uefi', '/usr/local/bin/hello', '0755'],
+    [parseMac('02:4b:69:74:00:02'), 'worker', 'bios', '/var/lib/worker', '0750'],
+  ] as const
+  for (const [machine, role, hostname, path, mode] of rows) {
+    const { settings } = tree.profileFor(machine)
+    t.is(settings.get('role')?.value, role)
+    t.is(settings.get('hostname')?.value, hostname)
+    const files = await overlays.explain(machine)
+    t.is(files.find((file) => file.path === path)?.mode, mode)
+    t.is(files.find((file) => file.path === '/etc/kit/role-hello')?.layer, `roles/${role}`)
+    t.is(files.find((file) => file.path === '/etc/motd')?.layer, 'defaults')
+  }
 })
