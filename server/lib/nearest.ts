@@ -1,7 +1,7 @@
 // "Did you mean …?": the known name that a misspelt one is closest to.
 
 /** Undefined when nothing is near: more than a third of the name would have to change. */
-export function findNearest(name: string, candidates: Iterable<string>): string | undefined {
+function findNearest(name: string, candidates: Iterable<string>): string | undefined {
   let best: string | undefined
   let bestDistance = Math.max(1, Math.floor(name.length / 3)) + 1
   for (const candidate of candidates) {

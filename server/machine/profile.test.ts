@@ -1,6 +1,7 @@
 // Tests of profiles: which layers apply to a machine and what they add up to.
 
 import test from 'ava'
+import fc from 'fast-check'
 
 import { parseMac } from '#lib/mac.ts'
 import { compareDocsTable, docsCell } from '#testing/docs-table.ts'
@@ -87,6 +88,22 @@ test('mergeProfile() lets the higher layer win', (t) => {
     t.deepEqual(profile.layers, names)
     t.like(profile.settings.get('console'), { value: `tty${index}`, layer: name })
   }
+})
+
+test('mergeProfile() gives the same profile whatever order the layers were read in', (t) => {
+  const names = ['defaults', 'channels/stable', 'channels/beta', 'roles/worker', 'roles/gpu', own]
+  const value = fc.constantFrom('', 'worker', 'gpu', 'beta', 'hold')
+  const settings = fc.dictionary(fc.constantFrom('role', 'channel', 'boot', 'console'), value)
+  const tree = fc.array(fc.tuple(fc.constantFrom(...names), settings))
+  fc.assert(
+    fc.property(tree, (entries) => {
+      const unique = Object.entries(Object.fromEntries(entries))
+      const [read, reversed] = [unique, unique.toReversed()].map((order) =>
+        layersOf(Object.fromEntries(order)),
+      )
+      t.deepEqual(mergeProfile(mac, read ?? new Map()), mergeProfile(mac, reversed ?? new Map()))
+    }),
+  )
 })
 
 test('mergeProfile() falls back to the table when a higher layer takes a value back', (t) => {

@@ -29,6 +29,8 @@ import { type Mac, parseMac } from '#lib/mac.ts'
 import type { Event, NewEvent } from '#machine/event.ts'
 import type { Bundle } from '#machine/ports.ts'
 
+import { parseAttributes } from './attributes.ts'
+import { createJoinedWork } from './joined-work.ts'
 import { createOverlays, type OverlaysOptions } from './overlays.ts'
 
 const run = promisify(execFile)
@@ -420,6 +422,54 @@ test('createOverlays() removes archives that an earlier run left unfinished', as
 test('createOverlays() says where when the directory cannot be made', async (t) => {
   const { overlays } = await makeOverlays(t, { file: '' }, { directory: '/dev/null/bundles' })
   await t.throwsAsync(overlays.bundleFor(mac), { code: 'unavailable', message: /\/dev\/null\/bundles/ })
+})
+
+test('parseAttributes() throws on no input and reads back every path that was quoted', (t) => {
+  fc.assert(
+    fc.property(fc.string({ unit: 'binary' }), (text) => {
+      parseAttributes(text)
+    }),
+  )
+  const part = fc.string({ minLength: 1 }).filter((text) => !/[\n\r/]|^\.\.?$|^\.wh\./.test(text))
+  fc.assert(
+    fc.property(fc.array(part, { minLength: 1 }), (parts) => {
+      const path = parts.join('/')
+      const quoted = `/${path}`.replace(/["\\]/g, '\\$&')
+      const { lines, problems } = parseAttributes(`  "${quoted}" delete # a comment`)
+      t.deepEqual(problems, [])
+      t.deepEqual(lines, [{ path, action: 'delete', line: 1 }])
+    }),
+  )
+})
+
+test('createJoinedWork() answers all who come while it runs with one later run', async (t) => {
+  let runs = 0
+  let finish = () => {}
+  const work = createJoinedWork(
+    (key: string) => key,
+    async (key) => {
+      runs += 1
+      const run = runs
+      await new Promise<void>((resolve) => {
+        finish = resolve
+      })
+      if (run === 3) throw new Error(`run ${run} of ${key}`)
+      return run
+    },
+  )
+  const first = work('a')
+  const later = [work('a'), work('a')]
+  t.is(runs, 1)
+  finish()
+  t.is(await first, 1)
+  finish()
+  t.deepEqual(await Promise.all(later), [2, 2])
+  const failing = work('a')
+  const afterFailure = work('a')
+  finish()
+  await t.throwsAsync(failing, { message: 'run 3 of a' })
+  finish()
+  t.is(await afterFailure, 4)
 })
 
 const names = fc.constantFrom('a', 'b', 'a-', 'ü', 'with blank', 'n'.repeat(110))
