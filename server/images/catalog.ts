@@ -1,6 +1,6 @@
 // The images on this server: read from a folder of built images, looked up by version.
 
-import { readdirSync } from 'node:fs'
+import { readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { KitError, systemErrorCode } from '#lib/errors.ts'
@@ -21,23 +21,38 @@ export interface ImageCatalog extends Images {
   reload(): readonly KitError[]
 }
 
-/** Reads the folder before it returns. A folder without images is no error: machines are held until there is one. */
+/**
+ * Reads the folder before it returns, and again when something has appeared in it or gone: an image built while the
+ * server runs is offered to the next machine. A folder without images is no error: machines wait until there is one.
+ */
 export function createImageCatalog({ directory, log }: ImageCatalogOptions): ImageCatalog {
   let images: readonly FoundImage[] = []
+  let readMtimeMs: number | undefined
 
-  const catalog: ImageCatalog = {
-    current: () => images[0],
-    find: (version) => images.find((image) => image.version === version),
-    reload() {
-      const { found, problems } = readImages(directory)
-      images = found.toSorted(compareImages)
-      for (const problem of problems) log.error({ directory, fix: problem.fix }, problem.message)
-      logCurrent(log, directory, images[0])
-      return problems
-    },
+  const reload = () => {
+    readMtimeMs = mtimeOf(directory) // before reading: what changes meanwhile is read next time
+    const { found, problems } = readImages(directory)
+    images = found.toSorted(compareImages)
+    for (const problem of problems) log.error({ directory, fix: problem.fix }, problem.message)
+    logCurrent(log, directory, images[0])
+    return problems
   }
-  catalog.reload()
-  return catalog
+  /** One stat per question, some microseconds; no watcher that would need an owner. */
+  const fresh = () => {
+    if (mtimeOf(directory) !== readMtimeMs) reload()
+    return images
+  }
+
+  reload()
+  return {
+    current: () => fresh()[0],
+    find: (version) => fresh().find((image) => image.version === version),
+    reload,
+  }
+}
+
+function mtimeOf(directory: string): number | undefined {
+  return statSync(directory, { throwIfNoEntry: false })?.mtimeMs
 }
 
 function logCurrent(log: Log, directory: string, image: Image | undefined): void {
