@@ -62,7 +62,7 @@ function takeLock(lockFile: string, file: string): Database {
     lock.close()
     if (!systemErrorCode(error)?.startsWith('SQLITE_BUSY')) throw error
     throw new KitError('conflict', `Cannot open ${file}: another KatesKit server is using it`, {
-      fix: 'stop the other server, or set state to a folder of its own',
+      fix: 'stop the other server, or set state/directory to a folder of its own',
       cause: error,
     })
   }

@@ -12,7 +12,7 @@ interface Migration {
 }
 
 // STRICT makes SQLite hold columns to their types (a number in a text column is an error, not a surprise later).
-export const MIGRATIONS: readonly Migration[] = [
+const MIGRATIONS: readonly Migration[] = [
   {
     name: '2026-11-machines-events-leases-tokens',
     statements: [
@@ -82,7 +82,7 @@ async function appliedNames(trx: Kysely<Schema>, file: string): Promise<readonly
   const tables = rows.map((row) => row.name)
   if (tables.length > 0 && !tables.includes('kit_migrations')) {
     throw new KitError('conflict', `Cannot open ${file}: it is the database of another program`, {
-      fix: 'set state to a folder of its own',
+      fix: 'set state/directory to a folder of its own',
     })
   }
   if (tables.length === 0) {

@@ -75,3 +75,22 @@ export async function curl(...args: readonly string[]): Promise<string> {
   })
   return stdout
 }
+
+export interface Answer {
+  readonly status: number
+  readonly headers: Headers
+  /** Parsed when it is JSON, else text. */
+  readonly body: unknown
+}
+
+export async function call(url: string, init: RequestInit = {}): Promise<Answer> {
+  const response = await fetch(url, init)
+  const text = await response.text()
+  const isJson = response.headers.get('content-type') === 'application/json'
+  return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text }
+}
+
+export const post = (body: unknown): RequestInit => ({ method: 'POST', body: JSON.stringify(body) })
+
+/** The code of an error answer. */
+export const codeOf = ({ body }: Answer) => (body as { error?: { code?: string } }).error?.code
