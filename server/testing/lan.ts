@@ -1,9 +1,6 @@
 // A LAN with several hosts: a bridge in this thread's network, and a neighbour on each of its cables.
 
 import type { ChildProcess } from 'node:child_process'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 
 import { addNeighbour, ip, type Neighbour } from './own-network.ts'
@@ -89,14 +86,4 @@ export function linesOf(child: ChildProcess): Lines {
       }
     },
   }
-}
-
-/** A folder under the system's temporary one; `remove` takes it away with all that is in it. */
-export async function makeFolder(): Promise<{
-  path: string
-  file(name: string): string
-  remove(): Promise<void>
-}> {
-  const path = await mkdtemp(join(tmpdir(), 'kateskit-test-'))
-  return { path, file: (name) => join(path, name), remove: () => rm(path, { recursive: true, force: true }) }
 }
