@@ -19,6 +19,7 @@ download() {
   fetch_to_end "$url" "$file"
   [ -z "$watcher" ] || kill "$watcher" 2>/dev/null || true
   check_size "$url" "$file" "$size"
+  [ -z "$size" ] || progress "100% of $((size / 1048576)) MiB"
   digest="$(cut -d ' ' -f 1 "$file.digest" 2>/dev/null || true)"
   # Only the first attempt hashes as it goes: a continued one starts in the middle.
   [ -n "$digest" ] || digest="$(sha256sum <"$file" | cut -d ' ' -f 1)"
@@ -74,14 +75,14 @@ check_size() {
   fail "Cannot use $1: it has $arrived bytes and should have $3"
 }
 
-# watch_progress FILE SIZE: a line for each tenth, until it is killed.
+# watch_progress FILE SIZE: a line for each tenth but the last, until it is killed.
 watch_progress() {
   local shown=0 tenth
   while sleep 0.2; do
     tenth=$(($(stat -c %s "$1" 2>/dev/null || echo 0) * 10 / $2))
     [ "$tenth" -gt "$shown" ] || continue
+    [ "$tenth" -lt 10 ] || return 0
     shown="$tenth"
     progress "${tenth}0% of $(($2 / 1048576)) MiB"
-    [ "$tenth" -lt 10 ] || return 0
   done
 }

@@ -24,9 +24,9 @@ say() {
   local line console
   line="$(printf 'kit: [%5ss] %s' "$(as_seconds "$(tenths_now)")" "$*")"
   # Level 7: below the default console level, so that it does not show twice.
-  printf '<7>%s\n' "$line" 2>/dev/null >"$KIT_DEV/kmsg"
+  printf '<7>%s\n' "$line" 2>/dev/null >>"$KIT_DEV/kmsg"
   consoles | while read -r console; do
-    printf '%s\n' "$line" 2>/dev/null >"$KIT_DEV/$console"
+    printf '%s\n' "$line" 2>/dev/null >>"$KIT_DEV/$console"
   done
 }
 

@@ -2,11 +2,24 @@
 # shellcheck shell=bash
 
 BOOT_FOLDER="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-BUSYBOX="${KIT_BUSYBOX:-$(command -v busybox)}"
 MAC='52-54-00-12-34-56'
+
+# find_busybox: the initrd's own, out of the newest image that was built here, else the host's; its path in BUSYBOX.
+find_busybox() {
+  local image
+  image="$(find "${XDG_CACHE_HOME:-$HOME/.cache}/kateskit/images" -name root.squashfs -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -n 1 | cut -d ' ' -f 2-)"
+  BUSYBOX="${KIT_BUSYBOX:-}"
+  if [ -z "$BUSYBOX" ] && [ -n "$image" ] &&
+    unsquashfs -quiet -no-progress -dest "$BATS_FILE_TMPDIR/from-image" "$image" usr/bin/busybox >/dev/null 2>&1; then
+    BUSYBOX="$BATS_FILE_TMPDIR/from-image/usr/bin/busybox"
+  fi
+  [ -n "$BUSYBOX" ] || BUSYBOX="$(command -v busybox)"
+  export BUSYBOX
+}
 
 # make_applets: a folder with a link per busybox applet, as /bin of the initrd; its path in APPLETS.
 make_applets() {
+  find_busybox
   APPLETS="$BATS_FILE_TMPDIR/applets"
   mkdir -p "$APPLETS"
   for applet in $("$BUSYBOX" --list); do ln -sf "$BUSYBOX" "$APPLETS/$applet"; done
