@@ -127,6 +127,7 @@ export class Session {
     if (this.#stopped) over.resolve()
     else this.#sender.begin()
     await over.promise
+    this.#channel = undefined
     await channel.close()
   }
 

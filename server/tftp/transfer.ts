@@ -14,8 +14,8 @@ export interface Transfer {
   readonly acked: number
   /** The highest block sent so far. */
   readonly sent: number
-  /** The window was already sent again because of a repeated ACK. */
-  readonly repeated: boolean
+  /** Which window was sent twice: this one, the one before, or neither of them. See `onRepeatedAck`. */
+  readonly sentTwice: 'this' | 'before' | 'neither'
   /** Timeouts since the client was last heard to get further. */
   readonly timeouts: number
 }
@@ -83,7 +83,7 @@ export function beginTransfer(plan: TransferPlan, policy: RetryPolicy): Step {
     sizeAsked,
     acked: 0,
     sent: 0,
-    repeated: false,
+    sentTwice: 'neither',
     timeouts: 0,
   }
   if (!plan.oack) return sendWindow(transfer, policy)
@@ -116,7 +116,8 @@ function onAck(transfer: Transfer, block: number, policy: RetryPolicy): Step {
   if (gained === 0) return onRepeatedAck(transfer, policy)
   if (gained > transfer.sent - transfer.acked) return { transfer, actions: [] }
   const acked = transfer.acked + gained
-  const next = { ...transfer, acked, repeated: false, timeouts: 0 }
+  const sentTwice = transfer.sentTwice === 'this' ? 'before' : 'neither'
+  const next: Transfer = { ...transfer, acked, sentTwice, timeouts: 0 }
   if (acked === transfer.lastBlock) return end(next, { kind: 'complete' })
   // An ACK from the middle of the window says that the block behind it was lost: go on from there (RFC 7440 §4).
   return sendWindow(next, policy)
@@ -125,11 +126,13 @@ function onAck(transfer: Transfer, block: number, policy: RetryPolicy): Step {
 /**
  * With one block in flight a repeated ACK is ignored: answering it doubles every packet from then on, the
  * Sorcerer's Apprentice bug (RFC 1123 §4.2.3.1); the timer mends a real loss. With a window it may also say that the
- * window's first block was lost (RFC 7440 §4), so it is answered, but once: doubling stays bounded.
+ * window's first block was lost (RFC 7440 §4), so it is answered, but not when it may be the echo of a window that
+ * went out twice: clients acknowledge the second copy too (seen with atftp 0.8). So a doubling dies out at once.
  */
 function onRepeatedAck(transfer: Transfer, policy: RetryPolicy): Step {
-  if (transfer.parameters.windowBlocks === 1 || transfer.repeated) return { transfer, actions: [] }
-  return sendWindow({ ...transfer, repeated: true }, policy)
+  if (transfer.parameters.windowBlocks === 1 || transfer.sentTwice !== 'neither')
+    return { transfer, actions: [] }
+  return sendWindow({ ...transfer, sentTwice: 'this' }, policy)
 }
 
 function onTimeout(transfer: Transfer, policy: RetryPolicy): Step {
@@ -139,7 +142,7 @@ function onTimeout(transfer: Transfer, policy: RetryPolicy): Step {
     return end(transfer, { kind: probed ? 'probed' : 'lost' })
   }
   const next = { ...transfer, timeouts: transfer.timeouts + 1 }
-  if (next.phase === 'sending') return sendWindow(next, policy)
+  if (next.phase === 'sending') return sendWindow({ ...next, sentTwice: 'this' }, policy)
   return { transfer: next, actions: [{ kind: 'send-oack' }, wait(next, policy)] }
 }
 
