@@ -95,7 +95,7 @@ nameserver 10.77.0.1" ]
   in_machine run_steps
   [ "$status" -eq 0 ] || failed
   grep -Eqr '40-image: download broke off at 0 MiB \(.*\); again in 1 s$' "$KIT_DEV"
-  grep -Eqr '40-image: 100% of 3 MiB$' "$KIT_DEV"
+  grep -Eqr '40-image: 100% of [0-9]+ MiB$' "$KIT_DEV"
 }
 
 @test "40-image names both digests when the image is a wrong one, and a retry without a reboot succeeds" {
