@@ -38,13 +38,13 @@ loaders() {
 }
 
 # Packages that only served the setting up of others. Their dependants stay: nothing resolves dependencies on a node.
+# One at a time in the list's order, because their own scripts need those further down (update-alternatives is dpkg's).
 remove() {
-  local name present=()
+  local name
   for name in $KIT_REMOVE; do
-    [ ! -e "$tree/var/lib/dpkg/info/$name.list" ] && [ ! -e "$tree/var/lib/dpkg/info/$name:amd64.list" ] || present+=("$name")
+    [ -z "$(dpkg-query --admindir="$tree/var/lib/dpkg" -W "$name" 2>/dev/null)" ] ||
+      dpkg --root="$tree" --log=/dev/null --force-depends --force-remove-essential --force-remove-protected --purge "$name"
   done
-  [ ${#present[@]} = 0 ] ||
-    dpkg --root="$tree" --log=/dev/null --force-depends --force-remove-essential --force-remove-protected --purge "${present[@]}"
 }
 
 case $1 in

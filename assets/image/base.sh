@@ -12,9 +12,11 @@ make_base() {
   follower=$!
   # initramfs-tools- ("not this one") keeps Debian from making an initrd nobody boots.
   # Archives stay in the cache (KIT_DEBS): the next build of the same versions downloads nothing.
-  KIT_DEBS=$cache_dir/debs KIT_REMOVE=$(packages_in 'removed after set-up' | paste -sd' ') \
-    KIT_LOADERS=$(packages_in loaders) TMPDIR=$work \
-    isolated mmdebstrap --variant=essential --mode=root \
+  KIT_DEBS=$KIT_CACHE/debs
+  KIT_REMOVE=$(packages_in 'removed after set-up' | paste -sd' ')
+  KIT_LOADERS=$(packages_in loaders)
+  export KIT_DEBS KIT_REMOVE KIT_LOADERS
+  TMPDIR=$work isolated mmdebstrap --variant=essential --mode=root \
     --skip=check/empty,download/empty,essential/unlink \
     --aptopt='APT::Install-Recommends "false"' \
     --aptopt='Acquire::Check-Valid-Until "false"' \
@@ -27,10 +29,10 @@ make_base() {
     --dpkgopt='path-exclude=/usr/share/bash-completion/*' --dpkgopt='path-exclude=/usr/share/zsh/*' \
     --dpkgopt='path-exclude=/usr/lib/udev/hwdb.d/*' \
     --include="$include,initramfs-tools-" \
-    --setup-hook="'$recipe_dir/base-hook.sh' debs-in \"\$1\"" \
-    --customize-hook="'$recipe_dir/base-hook.sh' loaders \"\$1\"" \
-    --customize-hook="'$recipe_dir/base-hook.sh' debs-out \"\$1\"" \
-    --customize-hook="'$recipe_dir/base-hook.sh' remove \"\$1\"" \
+    --setup-hook="'$KIT_RECIPE/base-hook.sh' debs-in \"\$1\"" \
+    --customize-hook="'$KIT_RECIPE/base-hook.sh' loaders \"\$1\"" \
+    --customize-hook="'$KIT_RECIPE/base-hook.sh' debs-out \"\$1\"" \
+    --customize-hook="'$KIT_RECIPE/base-hook.sh' remove \"\$1\"" \
     trixie "$work/base.tar" "${sources[@]}" 2>&8 || status=$?
   exec 8>&-
   wait "$follower" || true # the log is complete now
@@ -77,7 +79,8 @@ follow_mmdebstrap() {
       *'installing essential packages'*) progress 26 'setting up the essential packages' ;;
       *'downloading'*'packages'*) progress 34 'downloading packages' ;;
       *'installing remaining packages'*) progress 40 'installing packages' ;;
-      *'running --customize-hook'*) progress 76 'fetching the network boot loaders' ;;
+      *customize-hook*base-hook.sh*loaders*) progress 76 'fetching the network boot loaders' ;;
+      *customize-hook*base-hook.sh*remove*) progress 80 'removing what only set-up needed' ;;
       *'creating tarball'*) progress 84 'writing the Debian tree' ;;
     esac
   done

@@ -7,9 +7,9 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-for part in preflight packages base tree initrd squashfs manifest; do
+for part in inputs preflight packages base tree initrd squashfs manifest; do
   # shellcheck source=/dev/null
-  . "$recipe_dir/$part.sh"
+  . "$KIT_RECIPE/$part.sh"
 done
 
 usage='usage: build.sh [--output DIR] [--fresh]'
@@ -28,10 +28,10 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-work_dir=
+KIT_WORK=
 clean_up() {
   stop_isolated
-  [ -z "$work_dir" ] || rm -rf -- "$work_dir"
+  [ -z "$KIT_WORK" ] || rm -rf -- "$KIT_WORK"
 }
 trap clean_up EXIT
 trap 'exit 130' INT
@@ -39,75 +39,74 @@ trap 'exit 143' TERM HUP
 
 main() {
   local digest base
-  digest=$("$recipe_dir/digest.sh" image)
-  output=${output:-$cache_dir/images/$digest}
-  if [ "$fresh" = no ] && is_built "$digest"; then
+  if [ "$fresh" = no ] && is_built "$(recipe_digest image "$KIT_PROJECT")"; then
     progress 100 'the image is built already'
-    echo "$output"
     return
   fi
-  check_host "$cache_dir" "$(dirname -- "$output")"
+  check_host "$KIT_CACHE" "$(dirname -- "${output:-$KIT_CACHE/images}")"
   take_lock
-  if [ "$fresh" = no ] && is_built "$digest"; then
-    echo "$output"
-    return
-  fi
-  rm -rf -- "$cache_dir"/work.* # what an interrupted build left; we hold the lock, so nobody is using it
-  work_dir=$(mktemp -d "$cache_dir/work.XXXXXX")
+  rm -rf -- "$KIT_CACHE"/work.* # what an interrupted build left; we hold the lock, so nobody is using it
+  KIT_WORK=$(mktemp -d "$KIT_CACHE/work.XXXXXX")
+  copy_inputs "$KIT_PROJECT" "$KIT_WORK/source"
+  KIT_PROJECT=$KIT_WORK/source
+  KIT_RECIPE=$KIT_PROJECT/assets/image
+  digest=$(recipe_digest image "$KIT_PROJECT")
+  if [ "$fresh" = no ] && is_built "$digest"; then return; fi # by the build we waited for
 
   progress_range 0 60
-  base=$cache_dir/bases/$("$recipe_dir/digest.sh" base).tar.zst
+  base=$KIT_CACHE/bases/$(recipe_digest base "$KIT_PROJECT").tar.zst
   if [ "$fresh" = yes ] || [ ! -f "$base" ]; then
-    make_base "$work_dir" "$base"
+    make_base "$KIT_WORK" "$base"
   fi
   progress_range 60 100
   make_image "$base" "$digest"
-  echo "$output"
 }
 
+# make_image <tar of the Debian tree> <recipe digest>
 make_image() {
-  local base=$1 digest=$2 image=$work_dir/image root=$work_dir/root version
-  version=$(<"$recipe_dir/version")-${digest:0:8}
+  local base=$1 digest=$2 image=$KIT_WORK/image root=$KIT_WORK/root version
+  version=$(<"$KIT_RECIPE/version")-${digest:0:8}
   mkdir -p "$image" "$root"
   progress 0 'unpacking the Debian tree'
   zstd -dcq "$base" | tar -x --numeric-owner --xattrs --xattrs-include='*' -C "$root"
   progress 10 'laying the root tree'
   make_tree "$root" "$image" "$version"
-  progress 30 'packing the initrd'
-  make_initrd "$root" "$work_dir/initrd" "$image/initrd.img"
-  progress 50 'packing the root file system'
+  progress 20 'packing the initrd'
+  make_initrd "$root" "$KIT_WORK/initrd" "$image/initrd.img"
+  progress 35 'packing the root file system'
   make_squashfs "$root" "$image/root.squashfs"
   progress 95 'writing the manifest'
   write_manifest "$root" "$image" "$version" "$digest"
-  [ "$("$recipe_dir/digest.sh" image)" = "$digest" ] ||
-    fail 'Cannot keep the image: its recipe changed while it was built' 'run the build again'
-  publish "$image"
+  publish "$image" "${output:-$KIT_CACHE/images/$digest}"
   progress 100 "image $version"
 }
 
+# is_built <recipe digest>: and then prints where.
 is_built() {
-  [ -f "$output/manifest.json" ] && grep -q "\"recipeDigest\": \"$1\"" "$output/manifest.json"
+  local folder=${output:-$KIT_CACHE/images/$1}
+  grep -qs "\"recipeDigest\": \"$1\"" "$folder/manifest.json" && echo "$folder"
 }
 
 # Two builds at once would do the same work twice; the second waits and then finds the first one's image.
 take_lock() {
-  mkdir -p "$cache_dir/images" "$cache_dir/bases" "$cache_dir/debs"
-  exec 9>"$cache_dir/build.lock"
+  mkdir -p "$KIT_CACHE/images" "$KIT_CACHE/bases" "$KIT_CACHE/debs"
+  exec 9>"$KIT_CACHE/build.lock"
   flock --nonblock 9 && return
   progress 0 'waiting for another build to end'
   flock 9
 }
 
-# The folder appears whole or not at all: complete beside its place, then renamed.
+# publish <finished folder> <its place>: the place has the old image or the new one, whole; then says where.
 publish() {
   local next
-  mkdir -p "$(dirname -- "$output")"
-  next=$(mktemp -d "$output.new.XXXXXX")
+  mkdir -p "$(dirname -- "$2")"
+  next=$(mktemp -d "$2.new.XXXXXX")
   mv -- "$1"/* "$next/"
   chmod 755 "$next"
   sync -f "$next"
-  rm -rf -- "$output"
-  mv -T -- "$next" "$output"
+  rm -rf -- "$2"
+  mv -T -- "$next" "$2"
+  echo "$2"
 }
 
 main

@@ -26,7 +26,7 @@ lay_busybox() {
 
 # boot/initrd/init becomes /init, everything else in the folder /lib/kit/…; pages and tests stay behind.
 lay_scripts() {
-  local from=$project_dir/boot/initrd
+  local from=$KIT_PROJECT/boot/initrd
   [ -f "$from/init" ] || fail "Cannot make the initrd: $from/init is not there"
   tar -C "$from" --owner=0 --group=0 --mode='u=rwX,go=rX' --exclude='*.bats' --exclude='*.md' --exclude='*.test.*' \
     --exclude=./init -c . | tar -C "$1/lib/kit" --no-overwrite-dir -x
@@ -35,20 +35,20 @@ lay_scripts() {
 
 # Copies each named module and what it depends on (modules.dep lists the whole chain).
 lay_modules() {
-  local root=$1 tree=$2 kernel from to file
+  local root=$1 tree=$2 kernel from to files file
   kernel=$(ls "$root/usr/lib/modules")
   from=$root/usr/lib/modules/$kernel
   to=$tree/lib/modules/$kernel
   mkdir -p "$to"
   cp "$from"/modules.{order,builtin,builtin.modinfo} "$to/"
+  files=$(initrd_module_files "$from") || ! lists_are_exact ||
+    fail 'Cannot make the initrd: the kernel has no modules of the names above' 'mend assets/image/kernel-modules/initrd.txt'
   while IFS= read -r file; do
     install -D -m 644 "$from/$file" "$to/$file"
-  done < <(initrd_module_files "$from")
-  # depmod of the image over the initrd's own modules, so that modalias names only what is there.
-  mkdir "$root/.kit-initrd"
-  mv "$tree/lib/modules" "$root/.kit-initrd/modules-tree"
+  done <<<"$files"
+  # The image's own depmod over the initrd's own modules, so that the tables name only what is there.
   mkdir -p "$root/.kit-initrd/lib"
-  mv "$root/.kit-initrd/modules-tree" "$root/.kit-initrd/lib/modules"
+  mv "$tree/lib/modules" "$root/.kit-initrd/lib/modules"
   chroot "$root" depmod -b /.kit-initrd "$kernel"
   mv "$root/.kit-initrd/lib/modules" "$tree/lib/modules"
   rm -r "$root/.kit-initrd"
@@ -56,10 +56,10 @@ lay_modules() {
   rm -f "$to"/modules.*.bin "$to"/modules.{devname,weakdep,softdep,builtin.modinfo}
 }
 
-# The files under the module folder, once each. Built-in modules have none; a name nobody knows is an error.
+# The files under the module folder, once each. A module that is built in has none; names nobody knows go to stderr.
 initrd_module_files() {
   local names
-  names=$(list_column "$recipe_dir/kernel-modules/initrd.txt")
+  names=$(list_column "$KIT_RECIPE/kernel-modules/initrd.txt")
   awk -v names="$names" '
     function plain(path) { sub(/.*\//, "", path); sub(/\.ko.*/, "", path); gsub(/-/, "_", path); return path }
     BEGIN { count = split(names, wanted, "\n") }
@@ -68,13 +68,15 @@ initrd_module_files() {
     END {
       for (i = 1; i <= count; i++) {
         name = plain(wanted[i])
-        if (name in chain) {
-          parts = split(chain[name], files, /:? /)
-          for (j = 1; j <= parts; j++) if (files[j] != "") { sub(/:$/, "", files[j]); if (!(files[j] in seen)) { seen[files[j]] = 1; print files[j] } }
-        } else if (!(name in builtin)) {
-          print "no module " wanted[i] >"/dev/stderr"
+        if (name in builtin) continue
+        if (!(name in chain)) { print wanted[i] >"/dev/stderr"; missing = 1; continue }
+        parts = split(chain[name], files, /:? /)
+        for (j = 1; j <= parts; j++) {
+          sub(/:$/, "", files[j])
+          if (files[j] != "" && !seen[files[j]]++) print files[j]
         }
       }
+      exit missing
     }
   ' "$1/modules.builtin" "$1/modules.dep"
 }
@@ -84,5 +86,7 @@ pack_initrd() {
   find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
   (cd "$1" && find . -print0 | LC_ALL=C sort -z | cpio --null --create --format=newc --quiet --reproducible --owner=0:0) |
     zstd -q -19 -T1 -o "$2"
+  # The kernel wants an archive that follows to start at a multiple of four: whoever appends one need not think of it.
+  truncate -s %4 "$2"
   chmod 644 "$2"
 }

@@ -1,12 +1,16 @@
 # What every part of the image build shares: settings, messages, progress, and children that end with us.
 # shellcheck shell=bash
 
-recipe_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-project_dir=$(cd "$recipe_dir/../.." && pwd)
-cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/kateskit
+KIT_RECIPE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+KIT_PROJECT=$(cd "$KIT_RECIPE/../.." && pwd)
+KIT_CONFIG=$KIT_PROJECT/config
+KIT_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/kateskit
+# Debian's word for what is built. Other architectures wait for their kernel and loader lists.
+KIT_ARCH=amd64
+export KIT_RECIPE KIT_PROJECT KIT_CONFIG KIT_CACHE KIT_ARCH
 
 # A mirror's Valid-Until and the clock of the machine play no part in what is built; this date does.
-SOURCE_DATE_EPOCH=$(<"$recipe_dir/source-date-epoch")
+SOURCE_DATE_EPOCH=$(<"$KIT_RECIPE/source-date-epoch")
 export SOURCE_DATE_EPOCH LC_ALL=C.UTF-8 TZ=UTC
 umask 022
 
@@ -48,8 +52,8 @@ setting() {
     printf '%s\n' "${!variable}"
   elif [ -n "${!file:-}" ]; then
     cat -- "${!file}" || fail "Cannot read the setting image/$1: ${!file}"
-  elif [ -f "$project_dir/config/image/$1" ]; then
-    cat -- "$project_dir/config/image/$1"
+  elif [ -f "$KIT_CONFIG/image/$1" ]; then
+    cat -- "$KIT_CONFIG/image/$1"
   else
     printf '%s\n' "$2"
   fi
@@ -60,9 +64,6 @@ list_column() {
   awk '!/^[[:space:]]*(#|$)/ { print $1 }' "$1"
 }
 
-# Debian's word for what is built. Other architectures wait for their kernel and loader lists.
-image_arch=amd64
-
 image_kernel() {
   local kernel
   kernel=$(setting kernel generic)
@@ -71,6 +72,12 @@ image_kernel() {
     cloud) echo linux-image-cloud-amd64 ;;
     *) fail "Cannot use the kernel '$kernel' (setting image/kernel)" "say 'generic' (any hardware) or 'cloud' (virtual machines only)" ;;
   esac
+}
+
+# The lists in kernel-modules/ are written for the generic kernel, where a name that is not there is a mistake. The cloud
+# kernel has some of them.
+lists_are_exact() {
+  [ "$(image_kernel)" = linux-image-amd64 ]
 }
 
 # isolated <command…>: runs it in its own process and mount namespaces, so that killing it (or us) ends everything it

@@ -5,7 +5,7 @@
 write_manifest() {
   local root=$1 image=$2
   {
-    printf '{\n  "version": "%s",\n  "arch": "%s",\n' "$3" "$image_arch"
+    printf '{\n  "version": "%s",\n  "arch": "%s",\n' "$3" "$KIT_ARCH"
     printf '  "recipeDigest": "%s",\n  "sourceDateEpoch": %s,\n' "$4" "$SOURCE_DATE_EPOCH"
     printf '  "kernel": "%s",\n' "$(ls "$root/usr/lib/modules")"
     printf '  "files": [\n'
@@ -13,8 +13,8 @@ write_manifest() {
     printf '  ],\n  "packages": [\n'
     list_packages "$root" | join_lines
     printf '  ]\n}\n'
-  } >"$work_dir/manifest.json"
-  mv "$work_dir/manifest.json" "$image/manifest.json"
+  } >"$KIT_WORK/manifest.json"
+  mv "$KIT_WORK/manifest.json" "$image/manifest.json"
 }
 
 list_files() {
@@ -29,7 +29,7 @@ list_files() {
 list_packages() {
   {
     dpkg-query --admindir="$1/var/lib/dpkg" -W -f '${Package} ${Version}\n'
-    cat "$work_dir/loaders.txt"
+    cat "$KIT_WORK/loaders.txt"
   } | LC_ALL=C sort | awk '{ printf "{ \"name\": \"%s\", \"version\": \"%s\" }\n", $1, $2 }'
 }
 

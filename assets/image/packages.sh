@@ -9,6 +9,6 @@ packages_in() {
       /^[[:space:]]*(#|$)/ { next }
       /^\[/ { inside = ($0 == want); next }
       inside { print $1 }
-    ' "$recipe_dir/packages.txt"
+    ' "$KIT_RECIPE/packages.txt"
   done
 }

@@ -8,8 +8,8 @@ needed_mb=3000
 check_host() {
   local tool folder free missing=()
   [ "$(id -u)" = 0 ] || fail 'Cannot build the image: not root' 'sudo npm start'
-  [ "$(dpkg --print-architecture 2>/dev/null)" = "$image_arch" ] ||
-    fail "Cannot build the image for $image_arch on this machine: $(uname -m)" 'build it on an amd64 Debian or Ubuntu and copy the folder'
+  [ "$(dpkg --print-architecture 2>/dev/null)" = "$KIT_ARCH" ] ||
+    fail "Cannot build the image for $KIT_ARCH on this machine: $(uname -m)" 'build it on an amd64 Debian or Ubuntu and copy the folder'
   for tool in mmdebstrap mksquashfs cpio zstd xz unshare setpriv flock; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done

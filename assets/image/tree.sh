@@ -10,8 +10,8 @@ make_tree() {
   clean_tree "$root"
   # Debian enabled things while it installed; the presets below decide instead.
   find "$root/etc/systemd/system" -mindepth 1 -delete
-  lay_files "$recipe_dir/root" "$root"
-  lay_files "$project_dir/boot/node/root" "$root"
+  lay_files "$KIT_RECIPE/root" "$root"
+  lay_files "$KIT_PROJECT/boot/node/root" "$root"
   choose_units "$root"
   printf 'IMAGE_ID=kateskit\nIMAGE_VERSION=%s\n' "$version" >>"$root/usr/lib/os-release"
 }
@@ -33,20 +33,20 @@ take_loaders() {
   # arm64 has no snponly in trixie; its full build brings its own network drivers and falls back to the firmware's.
   if [ -f "$from/snponly-arm64.efi" ]; then name=snponly-arm64.efi; else name=ipxe-arm64.efi; fi
   install -m 644 "$from/$name" "$2/ipxe/snponly-arm64.efi"
-  mv "$1/.kit-build/loaders.txt" "$work_dir/loaders.txt"
+  mv "$1/.kit-build/loaders.txt" "$KIT_WORK/loaders.txt"
   rm -rf "$1/.kit-build"
 }
 
-# Drops what the list names, and unpacks the rest: squashfs's zstd over plain modules is as small as Debian's xz inside
-# squashfs, and loading a module no longer runs xz (measured in docs/image.md).
+# Drops what the list names. The rest stays in Debian's xz: unpacked, squashfs's zstd makes them 6 MB bigger, and an
+# initrd of plain modules takes 2 s longer to unpack under emulation (docs/decisions/kernel-and-modules.md).
 shrink_modules() {
-  local root=$1 kernel modules path
+  local root=$1 kernel path
   kernel=$(ls "$root/usr/lib/modules")
-  modules=$root/usr/lib/modules/$kernel
   while IFS= read -r path; do
-    rm -rf "${modules:?}/kernel/"$path # the list holds shell patterns
-  done < <(list_column "$recipe_dir/kernel-modules/dropped.txt")
-  find "$modules" -name '*.ko.xz' -print0 | xargs -0 -r -n 64 -P 2 xz -d
+    path=$root/usr/lib/modules/$kernel/kernel/$path
+    [ -e "$path" ] || ! lists_are_exact || fail "Cannot drop the kernel modules $path: there are none"
+    rm -rf "$path"
+  done < <(list_column "$KIT_RECIPE/kernel-modules/dropped.txt")
   chroot "$root" depmod "$kernel"
 }
 
@@ -67,7 +67,7 @@ clean_tree() {
   ln -s ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
   chroot "$root" ldconfig
   rm -rf "$root/var/cache/ldconfig"
-  mkdir -p "$root/var/log/journal" "$root/var/cache" && rmdir "$root/var/log/journal"
+  rm -f "$root"/etc/modules-load.d/modules.conf
   # "Nothing in /usr is newer than this": spares the boot ldconfig, hwdb, catalog and sysusers (systemd-update-done(8)).
   : >"$root/etc/.updated"
   : >"$root/var/.updated"
@@ -83,9 +83,13 @@ lay_files() {
 choose_units() {
   local unit
   # systemctl wants to see /proc; the mount ends with the command.
-  isolated sh -c 'mount -t proc proc "$1/proc" && chroot "$1" systemctl -q preset-all' sh "$1" 2>"$work_dir/preset.log" ||
-    fail "Cannot enable the units of the presets: $(<"$work_dir/preset.log")"
+  # shellcheck disable=SC2016 # the inner shell expands it
+  isolated sh -c 'mount -t proc proc "$1/proc" && chroot "$1" systemctl -q preset-all' sh "$1" 2>"$KIT_WORK/preset.log" ||
+    fail "Cannot enable the units of the presets: $(<"$KIT_WORK/preset.log")"
   while IFS= read -r unit; do
     ln -s /dev/null "$1/etc/systemd/system/$unit" || fail "Cannot mask $unit: a preset enables it"
-  done < <(list_column "$recipe_dir/units-masked.txt")
+  done < <(list_column "$KIT_RECIPE/units-masked.txt")
+  while IFS= read -r unit; do
+    rm "$1/usr/lib/systemd/system-generators/$unit" || fail "Cannot remove the generator $unit: it is not there"
+  done < <(list_column "$KIT_RECIPE/generators-removed.txt")
 }
