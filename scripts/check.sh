@@ -51,7 +51,7 @@ format_shell() {
 }
 
 # A part whose tool is missing fails: nothing is skipped, in continuous integration or anywhere else.
-part biome biome ci --error-on-warnings .
+part biome biome ci --colors=off --error-on-warnings .
 part types tsc --noEmit
 part 'dead code' knip
 part shellcheck lint_shell

@@ -16,16 +16,16 @@ export const DEFAULT_MACHINES = 'uefi,bios'
 
 const MAX_MACHINES = 8
 
-/** The fifth byte of the MAC; the profiles/ of this repository give roles to the first machine of each kind. */
-const FIRMWARE_BYTE: Readonly<Record<LabFirmware, string>> = { uefi: '01', bios: '02' }
+/** Where each kind's numbers begin; profiles/machines/ of this repository has the first machine of each kind. */
+const FIRST_NUMBER: Readonly<Record<LabFirmware, number>> = { uefi: 1, bios: 2 }
 
 /**
- * The n-th machine of a kind always has the same name, MAC and UUID: `uefi` is 52:54:00:77:01:01, a second one
- * `uefi-2` 52:54:00:77:01:02, the first `bios` 52:54:00:77:02:01. Throws KitError `invalid-input`.
+ * The n-th machine of a kind always has the same name, MAC and UUID: `uefi` is 02:4b:69:74:00:01, `bios`
+ * 02:4b:69:74:00:02, `uefi-2` 02:4b:69:74:00:03 and so on. Throws KitError `invalid-input`.
  */
 export function parseLabMachines(list: string): readonly LabMachine[] {
   const words = list.split(',').map((word) => word.trim())
-  const wrong = words.find((word) => !(word in FIRMWARE_BYTE))
+  const wrong = words.find((word) => !(word in FIRST_NUMBER))
   if (wrong !== undefined || words.length > MAX_MACHINES) {
     throw new KitError('invalid-input', `Cannot make the machines ${JSON.stringify(list)}`, {
       fix: `name up to ${MAX_MACHINES} times uefi or bios, as in --machines uefi,bios`,
@@ -38,10 +38,11 @@ export function parseLabMachines(list: string): readonly LabMachine[] {
   })
 }
 
-function labMachine(firmware: LabFirmware, number: number): LabMachine {
-  const mac = parseMac(`52:54:00:77:${FIRMWARE_BYTE[firmware]}:${String(number).padStart(2, '0')}`)
+function labMachine(firmware: LabFirmware, count: number): LabMachine {
+  const number = FIRST_NUMBER[firmware] + 2 * (count - 1)
+  const mac = parseMac(`02:4b:69:74:00:${number.toString(16).padStart(2, '0')}`)
   return {
-    name: number === 1 ? firmware : `${firmware}-${number}`,
+    name: count === 1 ? firmware : `${firmware}-${count}`,
     mac,
     firmware,
     uuid: `6b617465-734b-4974-8000-${mac.replaceAll(':', '')}`,

@@ -67,12 +67,12 @@ test('parseLabMachines() numbers the machines of each firmware', (t) => {
   t.deepEqual(
     machines.map(({ name, mac }) => [name, mac]),
     [
-      ['uefi', '52:54:00:77:01:01'],
-      ['bios', '52:54:00:77:02:01'],
-      ['uefi-2', '52:54:00:77:01:02'],
+      ['uefi', '02:4b:69:74:00:01'],
+      ['bios', '02:4b:69:74:00:02'],
+      ['uefi-2', '02:4b:69:74:00:03'],
     ],
   )
-  t.is(machines[0]?.uuid, '6b617465-734b-4974-8000-525400770101')
+  t.is(machines[0]?.uuid, '6b617465-734b-4974-8000-024b69740001')
 })
 
 for (const wrong of ['', 'arm', 'uefi,,bios', Array(9).fill('uefi').join(',')]) {
