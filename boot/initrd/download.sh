@@ -1,4 +1,4 @@
-# Downloads that are verified: hashed while they stream, continued when the network or the server goes away.
+# Downloads that are verified, and continued when the network or the server goes away.
 # shellcheck shell=dash
 
 # Eight attempts with these pauses outlast a server restart and a switch that comes back: two minutes.
@@ -9,20 +9,22 @@ DOWNLOAD_STALL_SECONDS=20
 # download URL FILE SHA256 [SIZE BYTES]: fails the step unless FILE is then what the digest says.
 # With a size it says on the console how far it is.
 download() {
-  local url="$1" file="$2" sha256="$3" size="${4:-}" watcher='' digest
-  rm -f "$file" "$file.digest"
+  local url="$1" file="$2" sha256="$3" size="${4:-}" digest
+  watcher=''
   : >"$file"
   if [ -n "$size" ]; then
     watch_progress "$file" "$size" &
     watcher=$!
+    # However the step ends, nobody is left behind to watch.
+    trap 'kill "$watcher" 2>/dev/null || true' EXIT
   fi
   fetch_to_end "$url" "$file"
   [ -z "$watcher" ] || kill "$watcher" 2>/dev/null || true
   check_size "$url" "$file" "$size"
   [ -z "$size" ] || progress "100% of $((size / 1048576)) MiB"
-  digest="$(cut -d ' ' -f 1 "$file.digest" 2>/dev/null || true)"
-  # Only the first attempt hashes as it goes: a continued one starts in the middle.
-  [ -n "$digest" ] || digest="$(sha256sum <"$file" | cut -d ' ' -f 1)"
+  # From the file in memory, afterwards: wget | tee | sha256sum took 11.2 s for 77 MiB in an emulated machine, one after
+  # the other 2.2 s and 2.3 s. Pipes pass 4 KiB at a time.
+  digest="$(sha256sum <"$file" | cut -d ' ' -f 1)"
   if [ "$digest" != "$sha256" ]; then
     rm -f "$file"
     fail "Cannot use $url: its sha256 is $digest and should be $sha256"
@@ -31,10 +33,8 @@ download() {
 
 # fetch_to_end URL FILE: fails the step when the server says no or stays away.
 fetch_to_end() {
-  local attempt=1 pause=1 status
-  status="$(fetch_and_hash "$1" "$2")"
-  while [ "$status" -ne 0 ]; do
-    rm -f "$2.digest"
+  local attempt=1 pause=1
+  until wget -q -c -T "$DOWNLOAD_STALL_SECONDS" -O "$2" "$1" 2>"$2.error"; do
     # 4xx is an answer, except for the two that mean "later" (RFC 9110 §15.5.9, RFC 6585 §4), and 416: a part that is
     # no part of what the server has now.
     if grep -q 'error: HTTP/[0-9.]* 416' "$2.error"; then
@@ -49,20 +49,7 @@ fetch_to_end() {
     attempt=$((attempt + 1))
     pause=$((pause * 2))
     [ "$pause" -le "$DOWNLOAD_PAUSE_LIMIT_SECONDS" ] || pause="$DOWNLOAD_PAUSE_LIMIT_SECONDS"
-    status=0
-    wget -q -c -T "$DOWNLOAD_STALL_SECONDS" -O "$2" "$1" 2>"$2.error" || status=$?
   done
-}
-
-# fetch_and_hash URL FILE: one pass; prints wget's exit status and leaves the digest in FILE.digest.
-fetch_and_hash() {
-  local status=0
-  # The pipeline's own status would be sha256sum's.
-  {
-    wget -q -T "$DOWNLOAD_STALL_SECONDS" -O - "$1" 2>"$2.error" || status=$?
-    echo "$status" >"$2.status"
-  } | tee "$2" | sha256sum >"$2.digest"
-  cat "$2.status"
 }
 
 # check_size URL FILE [SIZE]
@@ -78,7 +65,7 @@ check_size() {
 # watch_progress FILE SIZE: a line for each tenth but the last, until it is killed.
 watch_progress() {
   local shown=0 tenth
-  while sleep 0.2; do
+  while sleep 0.3; do
     tenth=$(($(stat -c %s "$1" 2>/dev/null || echo 0) * 10 / $2))
     [ "$tenth" -gt "$shown" ] || continue
     [ "$tenth" -lt 10 ] || return 0

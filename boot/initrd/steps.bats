@@ -128,7 +128,7 @@ nameserver 10.77.0.1" ]
   grep -Eqr 'the server refused a report \(check-in\): .*409' "$KIT_DEV"
 }
 
-@test "10-modules asks for every modalias until no new one turns up" {
+@test "10-modules asks for every modalias once, until no new one turns up" {
   KIT_SYS="$BATS_TEST_TMPDIR/hardware"
   mkdir -p "$KIT_SYS/devices/pci/nic" "$BATS_TEST_TMPDIR/bin"
   echo 'pci:v00008086d0000100E' >"$KIT_SYS/devices/pci/modalias"
@@ -141,5 +141,5 @@ SH
   chmod +x "$BATS_TEST_TMPDIR/bin/modprobe"
   KIT_STEP=10-modules PATH="$BATS_TEST_TMPDIR/bin:$PATH" run dash "$BOOT_FOLDER/initrd/steps/10-modules.sh"
   grep -q 'virtio:d00000001v00001AF4' "$BATS_TEST_TMPDIR/asked"
-  [ "$(grep -c 'pci:v00008086d0000100E' "$BATS_TEST_TMPDIR/asked")" -eq 2 ]
+  [ "$(grep -c 'pci:v00008086d0000100E' "$BATS_TEST_TMPDIR/asked")" -eq 1 ]
 }

@@ -6,15 +6,15 @@ set -eu
 # shellcheck source=../lib.sh
 . "${KIT_LIB:-/lib/kit}/lib.sh"
 
-# Sooner or later every device names its driver; a bus driver brings new devices, so look again until nothing new
-# turns up. Modules that are built in or have no driver here are no failure.
-seen=''
+# Every device names its driver (modalias); a bus driver brings new devices, so look again until nothing new turns up.
+# What is built in or has no driver here is no failure. Each name is asked for once: it costs a read of modules.alias.
+asked="$KIT_RUN/modaliases"
+: >"$asked"
 for round in 1 2 3 4 5; do
-  aliases="$(find "$KIT_SYS/devices" -name modalias -exec cat '{}' + 2>/dev/null | sort -u)"
-  [ "$aliases" != "$seen" ] || break
-  echo "round $round: $(printf '%s\n' "$aliases" | wc -l) modaliases"
-  printf '%s\n' "$aliases" | xargs modprobe -a -b -q 2>&1 || true
-  seen="$aliases"
+  fresh="$(find "$KIT_SYS/devices" -name modalias -exec cat '{}' + 2>/dev/null | sort -u | grep -vxF -f "$asked" || true)"
+  [ -n "$fresh" ] || break
+  echo "round $round: $(printf '%s\n' "$fresh" | wc -l) modaliases"
+  printf '%s\n' "$fresh" | tee -a "$asked" | xargs modprobe -a -b -q 2>&1 || true
 done
 
 # af_packet: udhcpc's raw socket.
