@@ -1,0 +1,92 @@
+// Makes the server known on its LAN by multicast DNS (RFC 6762, RFC 6763): `_kateskit._tcp`, and a goodbye at the end.
+
+import { createSocket, type Socket } from 'node:dgram'
+import { once } from 'node:events'
+
+import { Bonjour, type ServiceConfig } from 'bonjour-service'
+
+import { KitError, systemErrorCode } from '#lib/errors.ts'
+import type { Ipv4 } from '#lib/ipv4.ts'
+import type { Log } from '#lib/log.ts'
+import type { Service } from '#lib/service.ts'
+
+/** RFC 6762 §3. */
+const MDNS_GROUP = '224.0.0.251'
+const MDNS_PORT = 5353
+
+export interface MdnsOptions {
+  /** What people see in a browser of services: `KatesKit on attic`. */
+  readonly name: string
+  /** The address of the one interface that is announced to and about. */
+  readonly ip: Ipv4
+  /** Where the HTTP API listens. */
+  readonly port: number
+  readonly version: string
+  /** Tells this server from every other on the LAN; short, of letters and digits. */
+  readonly id: string
+  readonly log: Log
+}
+
+/** `start` resolves when questions are heard; the name is probed for first (RFC 6762 §8.1), so answers begin a second later. */
+export function createMdnsService(options: MdnsOptions): Service {
+  let running: Bonjour | undefined
+  return {
+    name: 'mdns',
+    async start() {
+      const socket = await openGroupSocket()
+      running = announce(socket, options)
+    },
+    async stop() {
+      const bonjour = running
+      if (bonjour === undefined) return
+      running = undefined
+      // Says goodbye with a lifetime of 0 (RFC 6762 §10.1), and calls back when the packet has left.
+      await new Promise<void>((resolve) => bonjour.unpublishAll(() => resolve()))
+      await new Promise<void>((resolve) => bonjour.destroy(() => resolve()))
+    },
+  }
+}
+
+function announce(socket: Socket, { name, ip, port, version, id, log }: MdnsOptions): Bonjour {
+  socket.on('error', (error) => log.warn({ error }, 'mDNS: the socket reported an error'))
+  const bonjour = new Bonjour(
+    // Handed through to multicast-dns, whose options the types leave out.
+    { socket, bind: false, interface: ip } as unknown as ServiceConfig,
+    (error: unknown) => log.warn({ error }, 'mDNS: an answer could not be sent'),
+  )
+  // multicast-dns joins the group when it hears this, which was said before it existed.
+  socket.emit('listening')
+  const service = bonjour.publish({
+    // With the id no two servers share an instance name or a host name, and the host's own avahi keeps its own.
+    name: `${name} (${id})`,
+    host: `kateskit-${id}.local`,
+    type: 'kateskit',
+    protocol: 'tcp',
+    port,
+    txt: { api: '/api/v1', version, id },
+    disableIPv6: true,
+  })
+  // The package lists the addresses of all interfaces; those of other networks are nobody's business here.
+  const allRecords = service.records.bind(service)
+  service.records = () => allRecords().filter(({ type, data }) => type !== 'A' || data === ip)
+  return bonjour
+}
+
+/** Bound to the group's address, it hears the group and nothing else. */
+async function openGroupSocket(): Promise<Socket> {
+  // Shared with avahi-daemon and the like: each gets its copy of what is sent to the group (RFC 6762 §15.1).
+  const socket = createSocket({ type: 'udp4', reuseAddr: true })
+  try {
+    const listening = once(socket, 'listening')
+    socket.bind(MDNS_PORT, MDNS_GROUP)
+    await listening
+    return socket
+  } catch (error) {
+    socket.close()
+    if (systemErrorCode(error) !== 'EADDRINUSE') throw error
+    throw new KitError('conflict', `Cannot listen on UDP port ${MDNS_PORT}: it is in use`, {
+      fix: `ss -ulpn sport = :${MDNS_PORT}`,
+      cause: error,
+    })
+  }
+}

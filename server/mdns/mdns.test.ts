@@ -1,0 +1,131 @@
+// What a foreign avahi-daemon on the same cable sees of the server, from its announcement to its goodbye.
+
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import test from 'ava'
+
+import { KitError } from '#lib/errors.ts'
+import { parseIpv4 } from '#lib/ipv4.ts'
+import { silentLog } from '#lib/log.ts'
+import { openUdp } from '#sockets/udp.ts'
+import { linesOf } from '#testing/lan.ts'
+import { addNeighbour, enterOwnNetwork, type Neighbour } from '#testing/own-network.ts'
+
+import { createMdnsService } from './advertise.ts'
+
+const BUS_CONFIG = (socket: string) => `<busconfig>
+  <type>system</type>
+  <listen>unix:path=${socket}</listen>
+  <policy context="default">
+    <allow user="*"/>
+    <allow own="*"/>
+    <allow send_destination="*"/>
+    <allow receive_sender="*"/>
+  </policy>
+</busconfig>
+`
+
+const AVAHI_CONFIG = `[server]
+host-name=watcher
+use-ipv6=no
+[publish]
+publish-workstation=no
+`
+
+type Start = Neighbour['start']
+
+/** A host with an avahi-daemon and a bus of its own; resolves when both answer. The address is for DBUS_SYSTEM_BUS_ADDRESS. */
+async function startAvahi(start: Start, folder: string): Promise<string> {
+  const socket = join(folder, 'bus')
+  await writeFile(join(folder, 'bus.conf'), BUS_CONFIG(socket))
+  await writeFile(join(folder, 'avahi.conf'), AVAHI_CONFIG)
+  const busAddress = `unix:path=${socket}`
+  const bus = start('dbus-daemon', '--nofork', '--print-address', `--config-file=${join(folder, 'bus.conf')}`)
+  await linesOf(bus).next(/^unix:/)
+  // A private /run, because the daemon's pid file has no setting and this machine may run one of its own.
+  const daemon = [
+    'avahi-daemon',
+    '--no-drop-root',
+    '--no-chroot',
+    '--no-rlimits',
+    '-f',
+    join(folder, 'avahi.conf'),
+  ]
+  const avahi = start(
+    ...(['env', `DBUS_SYSTEM_BUS_ADDRESS=${busAddress}`, 'unshare', '--mount'] as const),
+    ...['sh', '-c', 'mount -t tmpfs none /run && exec "$@"', 'sh', ...daemon],
+  )
+  await linesOf(avahi).next(/Server startup complete/)
+  return busAddress
+}
+
+test.serial('createMdnsService() is seen by avahi-browse, and seen going when it stops', async (t) => {
+  await enterOwnNetwork()
+  const folder = await mkdtemp(join(tmpdir(), 'kit-mdns-'))
+  t.teardown(() => rm(folder, { recursive: true }))
+  const watcher = await addNeighbour({ name: 'lan0', address: '10.9.0.1/24' }, '10.9.0.2/24')
+  const bystander = await addNeighbour({ name: 'lan1', address: '10.8.0.1/24' }, '10.8.0.2/24')
+  t.teardown(() => {
+    watcher.stop()
+    bystander.stop()
+  })
+  const startOn =
+    (host: Neighbour): Start =>
+    (...command) => {
+      const child = host.start(...command)
+      t.teardown(() => child.kill('SIGKILL'))
+      return child
+    }
+  const busAddress = await startAvahi(startOn(watcher), folder)
+  const overheard: string[] = []
+  const ear = startOn(bystander)('tcpdump', '-i', 'eth0', '-n', '-l', '--immediate-mode', 'udp port 5353')
+  await linesOf(ear).next(/listening on eth0/)
+  ear.stdout?.on('data', (line) => overheard.push(String(line)))
+
+  const browser = linesOf(
+    startOn(watcher)('env', `DBUS_SYSTEM_BUS_ADDRESS=${busAddress}`, 'avahi-browse', '-rp', '_kateskit._tcp'),
+  )
+  const service = createMdnsService({
+    name: 'KatesKit on attic',
+    ip: parseIpv4('10.9.0.1'),
+    port: 8080,
+    version: '1.2.3',
+    id: 'a1b2c3',
+    log: silentLog,
+  })
+  await service.start()
+  const resolved = await browser.next(/^=/)
+  // State, interface, protocol, name, type, domain, host, address, port, TXT: `avahi-browse --parsable` escapes the name.
+  const [, , , name, type, domain, host, address, port, text] = resolved.split(';')
+  t.is(name, String.raw`KatesKit\032on\032attic\032\040a1b2c3\041`)
+  t.deepEqual(
+    [type, domain, host, address, port],
+    ['_kateskit._tcp', 'local', 'kateskit-a1b2c3.local', '10.9.0.1', '8080'],
+  )
+  for (const entry of ['"api=/api/v1"', '"version=1.2.3"', '"id=a1b2c3"'])
+    t.true(text?.includes(entry), entry)
+
+  await service.stop()
+  await browser.next(/^-.*KatesKit/)
+  t.deepEqual(overheard, [], 'nothing is said on other interfaces')
+  await service.stop()
+})
+
+test.serial('createMdnsService() says so when the port is taken and not shared', async (t) => {
+  await enterOwnNetwork()
+  const taken = await openUdp({ port: 5353 })
+  const service = createMdnsService({
+    name: 'KatesKit',
+    ip: parseIpv4('127.0.0.1'),
+    port: 8080,
+    version: '1',
+    id: 'a1b2c3',
+    log: silentLog,
+  })
+  const error = await t.throwsAsync(service.start(), { instanceOf: KitError })
+  t.like(error, { code: 'conflict', fix: 'ss -ulpn sport = :5353' })
+  await service.stop()
+  taken.close()
+})
