@@ -12,9 +12,9 @@ import type { ListenOn } from '#http/listener.ts'
 import { createImageCatalog } from '#images/catalog.ts'
 import { writeFileAtomically } from '#lib/atomic-file.ts'
 import type { Clock } from '#lib/clock.ts'
-import { describeError, KitError } from '#lib/errors.ts'
-import { createKeyedQueue } from '#lib/keyed-queue.ts'
+import { describeError } from '#lib/errors.ts'
 import { ANY_IPV4, type Ipv4 } from '#lib/ipv4.ts'
+import { createKeyedQueue } from '#lib/keyed-queue.ts'
 import type { Log } from '#lib/log.ts'
 import type { Mac } from '#lib/mac.ts'
 import { type Service, startAll, stopAll } from '#lib/service.ts'
@@ -27,15 +27,15 @@ import { createMdnsService } from '#mdns/advertise.ts'
 import { createOverlays, type Overlays } from '#overlays/overlays.ts'
 import { createProfileTree, type ProfileTree } from '#profiles/tree.ts'
 import { findNeighbour } from '#sockets/neighbours.ts'
-import { findInterface, type NetworkInterface } from '#sockets/network-interface.ts'
+import type { NetworkInterface } from '#sockets/network-interface.ts'
 import { openUdp } from '#sockets/udp.ts'
 import { openStore, type Store } from '#store/store.ts'
 import { autoexecRoute, firstRoute, loaderRoute } from '#tftp/routes.ts'
 import { createTftpService } from '#tftp/service.ts'
 
-import { type Config, ConfigError } from './config.ts'
-import { checkNetwork } from './config-checks.ts'
+import type { Config } from './config.ts'
 import { Reservations } from './reservations.ts'
+import { findServedNetwork } from './served-network.ts'
 
 const SCRIPT_TEMPLATES = fileURLToPath(new URL('../boot/ipxe', import.meta.url))
 
@@ -58,12 +58,12 @@ export interface App {
 
 /** What all parts are made of. */
 interface Parts extends AppOptions {
-  readonly network: NetworkInterface & { readonly name: string }
+  readonly network: NetworkInterface
   readonly baseUrl: string
   readonly store: Store
   readonly tree: ProfileTree
   readonly overlays: Overlays
-  readonly images: Images & Service
+  readonly images: Images
   readonly roster: Roster
   readonly desk: Desk
   readonly reservations: Reservations
@@ -73,7 +73,7 @@ interface Parts extends AppOptions {
 /** Opens the database; `stop` closes it, also when `start` was never called. Throws KitError, ConfigError. */
 export async function createApp(options: AppOptions): Promise<App> {
   const { config, clock, log } = options
-  const network = servedNetwork(config)
+  const network = await findServedNetwork(config)
   const baseUrl = `http://${reachableIp(config, network.ip)}:${config.values['http/port']}`
   const scripts = await loadBootScripts(SCRIPT_TEMPLATES, { baseUrl })
   const store = await openStore({ file: join(config.values['state/directory'], 'kateskit.db'), clock, log })
@@ -101,30 +101,6 @@ export async function createApp(options: AppOptions): Promise<App> {
       }
     },
   }
-}
-
-/** Nothing is answered on a network that nobody named. */
-function servedNetwork(config: Config): Parts['network'] {
-  const name = config.values['dhcp/interface']
-  if (name === undefined) {
-    throw new KitError('invalid-input', 'Cannot serve a network: no interface is set', {
-      fix: 'name one: npm start -- --interface eth0, or write it to config/dhcp/interface',
-    })
-  }
-  const found = findInterface(name)
-  if (found === undefined) {
-    throw new KitError(
-      'not-found',
-      `Cannot serve ${name}: there is no such interface, or it has no IPv4 address`,
-      {
-        fix: 'ip -brief address shows what there is',
-      },
-    )
-  }
-  const network = { ...found, name, ip: config.values['dhcp/ip'] ?? found.ip }
-  const problems = checkNetwork(config, { networkInterface: name, subnet: found.subnet, ip: network.ip })
-  if (problems.length > 0) throw new ConfigError(problems)
-  return network
 }
 
 /** Machines cannot reach "any address". */
@@ -159,10 +135,9 @@ function createDomain({ config, clock, log }: AppOptions, store: Store) {
 
 /** In the order they start: what others ask comes before those who are asked from outside. */
 function createServices(parts: Parts): readonly Service[] {
-  const { config, tree, images } = parts
+  const { config, tree } = parts
   const dhcp = createDhcp(parts)
   return [
-    images,
     createProfileFollower(parts),
     tree,
     createHttp(parts, dhcp),

@@ -10,7 +10,6 @@ import { promisify } from 'node:util'
 
 import test, { type ExecutionContext } from 'ava'
 
-import type { KitError } from '#lib/errors.ts'
 import { parseIpv4 } from '#lib/ipv4.ts'
 import { errorFromAnswer } from '#lib/json-http.ts'
 import { parseMac } from '#lib/mac.ts'
@@ -22,7 +21,7 @@ import { startHttp } from '#testing/http-fixture.ts'
 import { type CliIo, Interrupted } from './cli-io.ts'
 import { renderEvent, renderMachines, renderOverlay } from './render.ts'
 import { runCommandLine } from './run.ts'
-import { checkInterface, hasCapabilities } from './serve-preflight.ts'
+import { hasCapabilities } from './serve-preflight.ts'
 
 const PROJECT = fileURLToPath(new URL('../..', import.meta.url))
 const MAC = parseMac('52:54:00:12:34:56')
@@ -193,24 +192,6 @@ test('renderOverlay() shows where each file comes from and what it hides', (t) =
     '',
     'Bundle d1',
   ])
-})
-
-test('checkInterface() refuses an interface without IPv4 and lists those that have it', (t) => {
-  const eth0 = {
-    address: '10.0.0.5',
-    family: 'IPv4',
-    internal: false,
-    cidr: '10.0.0.5/24',
-    netmask: '',
-    mac: '',
-  } as const
-  t.notThrows(() => checkInterface('eth0', { eth0: [eth0] }))
-  const error = t.throws<KitError>(() => checkInterface('eth1', { eth0: [eth0], eth1: [] }))
-  t.is(error?.fix, 'choose one of these: eth0 (10.0.0.5/24)')
-  t.is(
-    t.throws<KitError>(() => checkInterface('eth1', {}))?.fix,
-    'choose one of these: none with an IPv4 address',
-  )
 })
 
 test('hasCapabilities() reads CapEff', (t) => {

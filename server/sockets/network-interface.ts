@@ -1,23 +1,43 @@
-// What the kernel says of one network interface.
-
-import { networkInterfaces } from 'node:os'
+// What the kernel says of the network interfaces of this machine.
 
 import { findIpv4, type Ipv4, type Subnet, subnetOf } from '#lib/ipv4.ts'
 import { findMac, type Mac } from '#lib/mac.ts'
+import { commandOutput } from '#lib/process.ts'
 
 export interface NetworkInterface {
+  readonly name: string
   /** Its first IPv4 address. */
   readonly ip: Ipv4
   readonly subnet: Subnet
   readonly mac: Mac
 }
 
-/** Undefined when there is no such interface, or it is down or has no IPv4 address. Read anew at each call. */
-export function findInterface(name: string): NetworkInterface | undefined {
-  const entry = networkInterfaces()[name]?.find(({ family }) => family === 'IPv4')
-  const ip = entry && findIpv4(entry.address)
-  const mac = entry && findMac(entry.mac)
-  const prefixBits = Number(entry?.cidr?.split('/')[1] ?? Number.NaN)
-  if (ip === undefined || mac === undefined || Number.isNaN(prefixBits)) return undefined
-  return { ip, mac, subnet: subnetOf(ip, prefixBits) }
+interface IpLink {
+  readonly ifname: string
+  readonly address?: string
+  readonly addr_info: readonly {
+    readonly family: string
+    readonly local: string
+    readonly prefixlen: number
+  }[]
+}
+
+/**
+ * The interfaces with an IPv4 address, loopback left out. From ip(8), because Node's os.networkInterfaces() leaves
+ * out those without a carrier (libuv wants IFF_RUNNING): a server may start before its switch does.
+ */
+export async function listInterfaces(): Promise<readonly NetworkInterface[]> {
+  const links = JSON.parse(await commandOutput('ip', ['-json', 'address', 'show'])) as readonly IpLink[]
+  return links.flatMap(({ ifname, address, addr_info }) => {
+    const first = addr_info.find(({ family }) => family === 'inet')
+    const ip = findIpv4(first?.local ?? '')
+    const mac = findMac(address ?? '')
+    if (first === undefined || ip === undefined || mac === undefined || ifname === 'lo') return []
+    return [{ name: ifname, ip, mac, subnet: subnetOf(ip, first.prefixlen) }]
+  })
+}
+
+/** Undefined when there is no such interface, or it has no IPv4 address. Read anew at each call. */
+export async function findInterface(name: string): Promise<NetworkInterface | undefined> {
+  return (await listInterfaces()).find((candidate) => candidate.name === name)
 }

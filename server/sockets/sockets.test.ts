@@ -147,15 +147,16 @@ test('openUdp() opens the same port on two interfaces when each is tied to its o
 })
 
 test('findInterface() reads address, subnet and MAC when the interface is up', async (t) => {
-  const found = findInterface('lan0')
+  const found = await findInterface('lan0')
   const [link] = JSON.parse(await ip('-json link show dev lan0'))
   t.deepEqual(found, {
+    name: 'lan0',
     ip: parseIpv4('10.9.0.1'),
     subnet: { network: parseIpv4('10.9.0.0'), prefixBits: 24 },
     mac: link.address,
   })
 })
 
-test('findInterface() finds nothing when there is no such interface', (t) => {
-  t.is(findInterface('nope0'), undefined)
+test('findInterface() finds nothing when there is no such interface', async (t) => {
+  t.is(await findInterface('nope0'), undefined)
 })
