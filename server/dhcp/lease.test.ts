@@ -259,22 +259,20 @@ test('ExpiryQueue.pop() gives entries in the order of their time', (t) => {
   )
 })
 
-test('WorkQueue.add() keeps the order of one key, and refuses beyond its limit', async (t) => {
-  const queue = new WorkQueue(3)
+test('WorkQueue.add() keeps the order of one key, and refuses beyond its limits', async (t) => {
+  const queue = new WorkQueue({ total: 3, perKey: 2 })
   const done: string[] = []
   const { promise, resolve } = Promise.withResolvers<void>()
-  t.true(
-    queue.add('a', async () => {
-      await promise
-      done.push('a1')
-    }),
-  )
-  t.true(queue.add('a', async () => void done.push('a2')))
-  t.true(queue.add('b', async () => void done.push('b1')))
-  t.false(queue.add('c', async () => void done.push('c1')))
+  const add = (name: string) =>
+    queue.add(name.charAt(0), async () => {
+      if (name === 'a1') await promise
+      done.push(name)
+    })
+  t.deepEqual(['a1', 'a2', 'a3', 'b1', 'c1'].map(add), [true, true, false, true, false])
   resolve()
   await queue.idle()
   t.deepEqual(done, ['b1', 'a1', 'a2'])
-  t.is(queue.dropped, 1)
-  t.true(queue.add('c', async () => void done.push('c2')))
+  t.is(queue.dropped, 2)
+  t.deepEqual(['a4', 'a5', 'c2'].map(add), [true, true, true])
+  await queue.idle()
 })

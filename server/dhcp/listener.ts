@@ -4,7 +4,7 @@ import type { RemoteInfo, Socket } from 'node:dgram'
 
 import { DecodeError } from '#lib/bytes.ts'
 import { describeError } from '#lib/errors.ts'
-import type { Ipv4 } from '#lib/ipv4.ts'
+import { BROADCAST_IPV4, type Ipv4 } from '#lib/ipv4.ts'
 import type { Log } from '#lib/log.ts'
 import { maxReplyBytes } from '#wire/dhcp4.ts'
 import { encodeDhcp } from '#wire/dhcp4-encode.ts'
@@ -14,7 +14,15 @@ import type { Answer, Responder } from './responder.ts'
 import { WorkQueue } from './work-queue.ts'
 
 /** A storm beyond this is dropped: clients repeat themselves, and an answer that comes too late helps nobody. */
-const MAX_IN_FLIGHT = 1024
+const MAX_IN_FLIGHT = { total: 1024, perKey: 16 }
+/** Unicasts to addresses that do not answer ARP hold the socket's buffer for seconds: no more wait behind them than this. */
+const MAX_UNSENT = 64
+
+/** What answers leave through. Two, so that unicasts which nobody takes do not hold up the broadcasts. */
+export interface Speakers {
+  readonly unicast: Socket
+  readonly broadcast: Socket
+}
 
 /** Since the start. */
 export interface ListenerCounts {
@@ -24,7 +32,7 @@ export interface ListenerCounts {
   readonly broken: number
   /** Came when too much was in flight. */
   readonly dropped: number
-  /** The answer did not fit or could not be sent: a client with impossible wishes or addresses. */
+  /** Did not fit or could not be sent: a client with impossible wishes or addresses. */
   readonly unsent: number
   /** Failed on our side: the store. */
   readonly failed: number
@@ -45,9 +53,9 @@ export class Listener {
     return { ...this.#counts, dropped: this.#queue.dropped }
   }
 
-  /** Answers leave through `speaker`. Neither socket is closed here. */
-  listen(socket: Socket, ear: Ear, speaker: Socket): void {
-    socket.on('message', (bytes, from) => this.#receive(bytes, from, { ear, speaker }))
+  /** None of the sockets is closed here. */
+  listen(socket: Socket, ear: Ear, speakers: Speakers): void {
+    socket.on('message', (bytes, from) => this.#receive(bytes, from, { ear, speakers }))
     socket.on('error', (error) => this.#log.warn({ error: describeError(error) }, 'DHCP socket'))
   }
 
@@ -56,30 +64,32 @@ export class Listener {
     return this.#queue.idle()
   }
 
-  #receive(bytes: Buffer, from: RemoteInfo, { ear, speaker }: { ear: Ear; speaker: Socket }): void {
+  #receive(bytes: Buffer, from: RemoteInfo, { ear, speakers }: { ear: Ear; speakers: Speakers }): void {
     this.#counts.received++
     try {
       const arrival = findArrival(bytes, ear, { ip: from.address as Ipv4, port: from.port }) // dgram's own spelling
-      if (arrival !== undefined) this.#queue.add(arrival.mac, () => this.#answer(arrival, speaker))
+      if (arrival !== undefined) this.#queue.add(arrival.mac, () => this.#answer(arrival, speakers))
     } catch (error) {
       this.#count(error, from.address)
     }
   }
 
-  async #answer(arrival: Arrival, speaker: Socket): Promise<void> {
+  async #answer(arrival: Arrival, speakers: Speakers): Promise<void> {
     try {
       const answer = await this.#respond(arrival)
       if (answer === undefined) return
-      await this.#send(answer, arrival, speaker)
+      await this.#send(answer, arrival, speakers)
       await answer.afterwards?.()
     } catch (error) {
       this.#count(error, arrival.mac)
     }
   }
 
-  async #send(answer: Answer, arrival: Arrival, speaker: Socket): Promise<void> {
+  async #send(answer: Answer, arrival: Arrival, speakers: Speakers): Promise<void> {
     const maxBytes = maxReplyBytes(arrival.packet)
+    const speaker = answer.to.ip === BROADCAST_IPV4 ? speakers.broadcast : speakers.unicast
     try {
+      if (speaker.getSendQueueCount() > MAX_UNSENT) throw new Error('too many answers wait to be sent')
       await send(speaker, encodeDhcp(answer.packet, { maxBytes }), answer.to)
       this.#counts.answered++
     } catch (error) {

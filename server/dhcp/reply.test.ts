@@ -126,6 +126,12 @@ test('leaseReply() echoes the identifier, and the relay information as the last 
 for (const { title, request, decision, target } of [
   { title: 'an offer', request: {}, decision: OFFER, target: { ip: BROADCAST_IPV4, port: 68 } },
   {
+    title: 'an offer to a client that claims an address',
+    request: { clientIp: parseIpv4('8.8.8.8') },
+    decision: OFFER,
+    target: { ip: BROADCAST_IPV4, port: 68 },
+  },
+  {
     title: 'an offer without the broadcast flag',
     request: { broadcast: false },
     decision: OFFER,

@@ -98,13 +98,14 @@ function echoed(options: DhcpOptions): [number, Uint8Array][] {
 }
 
 /**
- * RFC 2131 §4.1: to the relay agent; else a NAK by broadcast; else to the address the client has. A client without an
- * address is answered by broadcast whatever its flag says: unicast to it would need an ARP entry made by hand, which
- * the RFC leaves to servers that can. 255.255.255.255 and not the subnet's broadcast address, which OVMF ignores.
+ * RFC 2131 §4.1: to the relay agent; else an ACK to the address the client has; else by broadcast. A client without an
+ * address gets a broadcast whatever its flag says: unicast to it would need an ARP entry made by hand, which the RFC
+ * leaves to servers that can. A DISCOVER has no "ciaddr" (table 5): one that does could send our offers anywhere.
+ * 255.255.255.255 and not the subnet's broadcast address, which OVMF ignores.
  */
 export function replyTarget(request: DhcpPacket, reply: DhcpPacket): Endpoint {
   if (request.relayIp !== ANY_IPV4) return { ip: request.relayIp, port: DHCP_PORT.server }
-  const isNak = reply.options.get(OPTION.messageType)?.[0] === MESSAGE_TYPE.nak
-  if (!isNak && request.clientIp !== ANY_IPV4) return { ip: request.clientIp, port: DHCP_PORT.client }
-  return { ip: BROADCAST_IPV4, port: DHCP_PORT.client }
+  // An ACK has "ciaddr" only where the lease engine has found it to be in our subnet.
+  const ip = reply.clientIp === ANY_IPV4 ? BROADCAST_IPV4 : reply.clientIp
+  return { ip, port: DHCP_PORT.client }
 }

@@ -93,11 +93,12 @@ export function createDhcpService(options: DhcpServiceOptions): DhcpService {
       if (mode === 'server') await refuseBesideOtherServer({ ...options, relaySocket: unicast })
       const broadcast = await open(DHCP_PORT.server, BROADCAST_IPV4)
       listener = new Listener(await responder(), log)
-      listener.listen(unicast, { port: DHCP_PORT.server, arrived: 'unicast' }, unicast)
-      listener.listen(broadcast, { port: DHCP_PORT.server, arrived: 'broadcast' }, unicast)
+      const speakers = { unicast, broadcast }
+      listener.listen(unicast, { port: DHCP_PORT.server, arrived: 'unicast' }, speakers)
+      listener.listen(broadcast, { port: DHCP_PORT.server, arrived: 'broadcast' }, speakers)
       if (mode === 'server') return
       const pxe = await open(DHCP_PORT.pxe, serverIp)
-      listener.listen(pxe, { port: DHCP_PORT.pxe, arrived: 'unicast' }, pxe)
+      listener.listen(pxe, { port: DHCP_PORT.pxe, arrived: 'unicast' }, { unicast: pxe, broadcast: pxe })
     },
     async stop() {
       for (const socket of sockets) socket.removeAllListeners('message')

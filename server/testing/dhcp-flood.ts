@@ -17,6 +17,7 @@ export interface DhcpFloodArguments {
 
 /** Fits into the receive buffer, so that the kernel drops nothing, the question least of all. */
 const BATCH = 250
+const LAST_MAC_BYTE = 28 + 5 // chaddr (RFC 2131 §2)
 const PATIENCE_MS = 10_000
 
 const asked: DhcpFloodArguments = JSON.parse(process.argv[2] ?? '')
@@ -33,11 +34,17 @@ socket.setBroadcast(true)
 
 for (let sent = 0; sent < asked.packets; sent += BATCH) {
   const port = asked.ports[(sent / BATCH) % asked.ports.length] ?? 67
-  await Promise.all(Array.from({ length: BATCH }, () => send(damaged.next().value, port)))
+  await Promise.all(Array.from({ length: BATCH }, (_, n) => send(asMachine(n, damaged.next().value), port)))
   await ask(sent)
 }
 process.stdout.write(`answered after ${asked.packets}\n`)
 socket.close()
+
+/** The captures come from one machine, of which a server may take only so much at a time. */
+function asMachine(number: number, packet: Uint8Array): Uint8Array {
+  if (packet.length > LAST_MAC_BYTE) packet[LAST_MAC_BYTE] = number
+  return packet
+}
 
 function send(bytes: Uint8Array, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
