@@ -14,6 +14,9 @@ import type { Service } from '#lib/service.ts'
 const MDNS_GROUP = '224.0.0.251'
 const MDNS_PORT = 5353
 
+/** What one label of a name holds (RFC 6763 §4.1.1). */
+const LABEL_BYTES = 63
+
 export interface MdnsOptions {
   /** What people see in a browser of services: `KatesKit on attic`. */
   readonly name: string
@@ -22,7 +25,7 @@ export interface MdnsOptions {
   /** Where the HTTP API listens. */
   readonly port: number
   readonly version: string
-  /** Tells this server from every other on the LAN; short, of letters and digits. */
+  /** Tells this server from every other, such as a UUID; its first characters become part of the names. */
   readonly id: string
   readonly log: Log
 }
@@ -56,10 +59,11 @@ function announce(socket: Socket, { name, ip, port, version, id, log }: MdnsOpti
   )
   // multicast-dns joins the group when it hears this, which was said before it existed.
   socket.emit('listening')
+  // With the id no two servers share an instance name or a host name, and the host's own avahi keeps its own.
+  const shortId = id.slice(0, 8)
   const service = bonjour.publish({
-    // With the id no two servers share an instance name or a host name, and the host's own avahi keeps its own.
-    name: `${name} (${id})`,
-    host: `kateskit-${id}.local`,
+    name: `${cutToBytes(name, LABEL_BYTES - ` (${shortId})`.length)} (${shortId})`,
+    host: `kateskit-${shortId}.local`,
     type: 'kateskit',
     protocol: 'tcp',
     port,
@@ -70,6 +74,13 @@ function announce(socket: Socket, { name, ip, port, version, id, log }: MdnsOpti
   const allRecords = service.records.bind(service)
   service.records = () => allRecords().filter(({ type, data }) => type !== 'A' || data === ip)
   return bonjour
+}
+
+/** Whole characters only. */
+function cutToBytes(text: string, maxBytes: number): string {
+  const characters = [...text]
+  while (Buffer.byteLength(characters.join('')) > maxBytes) characters.pop()
+  return characters.join('')
 }
 
 /** Bound to the group's address, it hears the group and nothing else. */

@@ -88,23 +88,25 @@ test.serial('createMdnsService() is seen by avahi-browse, and seen going when it
     startOn(watcher)('env', `DBUS_SYSTEM_BUS_ADDRESS=${busAddress}`, 'avahi-browse', '-rp', '_kateskit._tcp'),
   )
   const service = createMdnsService({
-    name: 'KatesKit on attic',
+    name: `KatesKit on attic ${'é'.repeat(40)}`,
     ip: parseIpv4('10.9.0.1'),
     port: 8080,
     version: '1.2.3',
-    id: 'a1b2c3',
+    id: 'a1b2c3d4-0000-4000-8000-000000000000',
     log: silentLog,
   })
+  t.teardown(() => service.stop())
   await service.start()
   const resolved = await browser.next(/^=/)
   // State, interface, protocol, name, type, domain, host, address, port, TXT: `avahi-browse --parsable` escapes the name.
   const [, , , name, type, domain, host, address, port, text] = resolved.split(';')
-  t.is(name, String.raw`KatesKit\032on\032attic\032\040a1b2c3\041`)
+  // 63 bytes hold 17 é's (of two bytes each) behind "KatesKit on attic ", and " (a1b2c3d4)".
+  t.is(name, String.raw`KatesKit\032on\032attic\032${String.raw`\195\169`.repeat(17)}\032\040a1b2c3d4\041`)
   t.deepEqual(
     [type, domain, host, address, port],
-    ['_kateskit._tcp', 'local', 'kateskit-a1b2c3.local', '10.9.0.1', '8080'],
+    ['_kateskit._tcp', 'local', 'kateskit-a1b2c3d4.local', '10.9.0.1', '8080'],
   )
-  for (const entry of ['"api=/api/v1"', '"version=1.2.3"', '"id=a1b2c3"'])
+  for (const entry of ['"api=/api/v1"', '"version=1.2.3"', '"id=a1b2c3d4-0000-4000-8000-000000000000"'])
     t.true(text?.includes(entry), entry)
 
   await service.stop()
