@@ -16,7 +16,7 @@ const SO_BINDTODEVICE = 25
 const SO_RCVBUFFORCE = 33
 
 /** A refused call, shaped like Node's own system errors so that both are told apart by `code`. */
-export class SystemCallError extends Error {
+class SystemCallError extends Error {
   readonly code: string
   readonly syscall: string
 
