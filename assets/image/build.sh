@@ -78,6 +78,8 @@ make_image() {
   progress 95 'writing the manifest'
   write_manifest "$root" "$image" "$version" "$digest"
   publish "$image" "${output:-$KIT_CACHE/images/$digest}"
+  forget_old "$KIT_CACHE/images" 5
+  forget_old "$KIT_CACHE/bases" 2
   progress 100 "image $version"
 }
 
@@ -107,6 +109,14 @@ publish() {
   rm -rf -- "$2"
   mv -T -- "$next" "$2"
   echo "$2"
+}
+
+# forget_old <folder> <how many to keep>: every edit makes an image of 100 MB; the newest stay.
+forget_old() {
+  local name
+  find "$1" -mindepth 1 -maxdepth 1 -printf '%T@ %f\n' | sort -rn | tail -n "+$(($2 + 1))" | while read -r _ name; do
+    rm -rf -- "${1:?}/$name"
+  done
 }
 
 main

@@ -41,8 +41,9 @@ lay_modules() {
   to=$tree/lib/modules/$kernel
   mkdir -p "$to"
   cp "$from"/modules.{order,builtin,builtin.modinfo} "$to/"
-  files=$(initrd_module_files "$from") || ! lists_are_exact ||
-    fail 'Cannot make the initrd: the kernel has no modules of the names above' 'mend assets/image/kernel-modules/initrd.txt'
+  files=$(initrd_module_files "$from" 2>"$KIT_WORK/missing-modules") || ! lists_are_exact ||
+    fail "Cannot make the initrd: the kernel has no module $(paste -sd' ' "$KIT_WORK/missing-modules")" \
+      'mend assets/image/kernel-modules/initrd.txt'
   while IFS= read -r file; do
     install -D -m 644 "$from/$file" "$to/$file"
   done <<<"$files"
