@@ -1,7 +1,7 @@
 // Shows the lab: a table that redraws itself on a terminal, lines in a log, JSON for programs.
 
 import type { Lab } from '#lab/lab.ts'
-import { phasesText, statusJson, statusLine, statusTable } from '#lab/status-text.ts'
+import { notReadyReason, phasesText, statusJson, statusLine, statusTable } from '#lab/status-text.ts'
 import { isReady, type MachineStatus } from '#lab/watch.ts'
 import { macToPath } from '#lib/mac.ts'
 
@@ -45,7 +45,7 @@ function createTableDisplay(output: CliOutput, lab: Lab): LabDisplay {
     arrived() {
       say(['', ...whatToTry(lab)])
     },
-    result: () => say(['', ...resultLines(lab.watch.statuses())]),
+    result: () => say(['', ...resultLines(lab)]),
     stop() {
       clearInterval(timer)
       forget()
@@ -57,7 +57,7 @@ function createLineDisplay(output: CliOutput, lab: Lab): LabDisplay {
   const forget = onPhaseChange(lab, (status) => output.write(`${statusLine(status)}\n`))
   return {
     arrived: () => printLines(output, ['', ...whatToTry(lab)]),
-    result: () => printLines(output, ['', ...resultLines(lab.watch.statuses())]),
+    result: () => printLines(output, ['', ...resultLines(lab)]),
     stop: forget,
   }
 }
@@ -72,7 +72,10 @@ function createJsonDisplay(output: CliOutput, lab: Lab): LabDisplay {
   return {
     arrived: () => lab.watch.statuses().forEach((status) => void printJson(output, statusJson(status))),
     result({ ready }) {
-      for (const status of lab.watch.statuses()) printJson(output, statusJson(status))
+      for (const status of lab.watch.statuses()) {
+        const console = isReady(status) ? undefined : lab.consoleOf(status.machine.mac)
+        printJson(output, { ...statusJson(status), console })
+      }
       printJson(output, { kind: 'result', ready })
     },
     stop: forget,
@@ -92,13 +95,12 @@ function onPhaseChange(lab: Lab, tell: (status: MachineStatus) => void): () => v
   })
 }
 
-function resultLines(statuses: readonly MachineStatus[]): readonly string[] {
-  return statuses.flatMap((status) => {
+function resultLines(lab: Lab): readonly string[] {
+  return lab.watch.statuses().flatMap((status) => {
     const line = `${statusLine(status)} (${phasesText(status)})`
     if (isReady(status)) return [line]
-    const log = status.progress.failureLog
-    const reason = `  ${statusJson(status)['reason']}`
-    return [line, reason, ...(log === undefined ? [] : log.split('\n').map((text) => `    ${text}`))]
+    const log = status.progress.failureLog ?? lab.consoleOf(status.machine.mac)
+    return [line, `  ${notReadyReason(status)}`, ...log.split('\n').map((text) => `    ${text}`)]
   })
 }
 

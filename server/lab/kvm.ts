@@ -23,6 +23,8 @@ export interface ProbeOptions {
   readonly cacheFile: string
   readonly device?: string
   readonly accelerator?: Accelerator
+  /** How long firmware may take to say something. */
+  readonly trialMs?: number
 }
 
 export async function probeKvm(options: ProbeOptions): Promise<KvmVerdict> {
@@ -35,7 +37,7 @@ export async function probeKvm(options: ProbeOptions): Promise<KvmVerdict> {
   const hostBoot = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
   const known = await readVerdict(options.cacheFile, hostBoot)
   if (known !== undefined) return known
-  const verdict = await tryFirmware(options.accelerator ?? 'kvm')
+  const verdict = await tryFirmware(options.accelerator ?? 'kvm', options.trialMs ?? TRIAL_MS)
   await mkdir(dirname(options.cacheFile), { recursive: true })
   await writeFile(options.cacheFile, JSON.stringify({ hostBoot, verdict }))
   return verdict
@@ -51,30 +53,31 @@ async function readVerdict(cacheFile: string, hostBoot: string): Promise<KvmVerd
 }
 
 /** Nested and paravirtual KVM fail in many ways (an assertion, "KVM internal error", silence); firmware that speaks is the proof. */
-async function tryFirmware(accelerator: Accelerator): Promise<KvmVerdict> {
+async function tryFirmware(accelerator: Accelerator, trialMs: number): Promise<KvmVerdict> {
   const folder = await mkdtemp(join(tmpdir(), 'kateskit-kvm-'))
   try {
     const variables = join(folder, 'vars.fd')
     await copyFile(OVMF_VARIABLES, variables)
-    return await bootFirmware([
+    const args = [
       ...['-machine', 'q35', '-nodefaults', '-display', 'none', '-m', '256', '-serial', 'stdio'],
       ...acceleratorArguments(accelerator),
       ...['-drive', `if=pflash,format=raw,unit=0,readonly=on,file=${OVMF_CODE}`],
       ...['-drive', `if=pflash,format=raw,unit=1,file=${variables}`],
-    ])
+    ]
+    return await bootFirmware(args, trialMs)
   } finally {
     await rm(folder, { recursive: true, force: true })
   }
 }
 
-async function bootFirmware(args: readonly string[]): Promise<KvmVerdict> {
+async function bootFirmware(args: readonly string[], trialMs: number): Promise<KvmVerdict> {
   const qemu = startChild('qemu-system-x86_64', args, { stdio: ['ignore', 'pipe', 'pipe'] })
   let said = ''
   let complained = ''
   const verdict = await new Promise<KvmVerdict>((resolve) => {
     const timer = setTimeout(
-      () => resolve({ works: false, reason: `firmware said nothing for ${TRIAL_MS / 1000} s` }),
-      TRIAL_MS,
+      () => resolve({ works: false, reason: `firmware said nothing for ${trialMs / 1000} s` }),
+      trialMs,
     )
     qemu.process.stdout?.on('data', (chunk: Buffer) => {
       said += chunk.toString('latin1')

@@ -156,7 +156,7 @@ test('probeKvm() is told by firmware that speaks, and remembers it until the nex
   const cacheFile = join(await temporaryFolder(t), 'cache', 'kvm.json')
   t.false((await probeKvm({ cacheFile, device: '/dev/no-kvm' })).works)
   // Emulation stands in for a KVM that works; /dev/null for its device.
-  const works = await probeKvm({ cacheFile, device: '/dev/null', accelerator: 'tcg' })
+  const works = await probeKvm({ cacheFile, device: '/dev/null', accelerator: 'tcg', trialMs: 60_000 })
   t.deepEqual(works, { works: true })
   t.deepEqual(await probeKvm({ cacheFile, device: '/dev/null' }), { works: true })
 })

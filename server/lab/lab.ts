@@ -8,6 +8,7 @@ import type { LabMachine } from './lab-machines.ts'
 import { type LabNetwork, type LabNetworkOptions, labControlSocket, startLabNetwork } from './lab-network.ts'
 import type { Accelerator } from './qemu.ts'
 import { createServerClient } from './server-client.ts'
+import type { Vm } from './vm.ts'
 import { type Watch, watchMachines } from './watch.ts'
 
 export interface LabOptions extends LabNetworkOptions {
@@ -21,6 +22,8 @@ export interface LabOptions extends LabNetworkOptions {
 export interface Lab {
   readonly network: LabNetwork
   readonly watch: Watch
+  /** The last lines on the console of a machine: what it says itself when it cannot reach the server. */
+  consoleOf(mac: Mac): string
   readonly apiUrl: string
   /** An admin token, made for this run. */
   readonly token: string
@@ -29,6 +32,9 @@ export interface Lab {
   /** In the opposite order of the start; resolves when every process is gone. */
   stop(): Promise<void>
 }
+
+/** What a failure shows: enough for the last step of an initrd and its complaint. */
+const CONSOLE_LINES = 20
 
 /** When it throws, nothing is left running. */
 export async function startLab(options: LabOptions): Promise<Lab> {
@@ -58,16 +64,18 @@ async function switchOn(network: LabNetwork, forwarder: Forwarder, options: LabO
   const { client } = network.server
   const token = await client.makeToken('lab')
   const afterId = await client.lastEventId()
-  const poweredOnMs = new Map<Mac, number>()
+  const vms = new Map<Mac, Vm>()
   for (const machine of options.machines) {
     const { accelerator, memoryMiB } = options
     const vm = await network.powerOn({ ...machine, accelerator, memoryMiB })
-    poweredOnMs.set(machine.mac, vm.poweredOnMs)
+    vms.set(machine.mac, vm)
   }
+  const poweredOnMs = new Map([...vms].map(([mac, vm]) => [mac, vm.poweredOnMs]))
   const watch = watchMachines({ client, machines: options.machines, poweredOnMs, afterId })
   return {
     network,
     watch,
+    consoleOf: (mac) => vms.get(mac)?.serial.tail(CONSOLE_LINES) ?? '',
     apiUrl: `http://127.0.0.1:${forwarder.port()}`,
     token,
     serverExited: network.server.exited(),
