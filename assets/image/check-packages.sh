@@ -78,7 +78,7 @@ done <"$list"
 
 for name in $installed; do
   for pattern in "${patterns[@]}"; do
-    # shellcheck disable=SC2053
+    # shellcheck disable=SC2053 # a pattern on purpose here too
     [[ $name != $pattern ]] || continue 2
   done
   problem "$name: in the image, and nobody explains why (assets/image/packages.txt)"
