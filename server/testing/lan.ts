@@ -1,6 +1,7 @@
 // A LAN with several hosts: a bridge in this thread's network, and a neighbour on each of its cables.
 
 import type { ChildProcess } from 'node:child_process'
+import { EventEmitter, once } from 'node:events'
 import { createInterface } from 'node:readline'
 
 import { addNeighbour, ip, type Neighbour } from './own-network.ts'
@@ -48,41 +49,45 @@ export async function makeLan(name: string, address: string): Promise<Lan> {
 /** What a process prints on both its outputs, line by line: wait for what it says instead of for time to pass. */
 export interface Lines {
   readonly all: readonly string[]
-  /** Resolves with the next line not yet waited for that matches; rejects when the process ends before. */
-  next(pattern: RegExp): Promise<string>
+  /**
+   * Resolves with the first line not yet waited for that matches: the two outputs overtake each other. Rejects, with
+   * all lines, when the process ends before or stays silent for too long.
+   */
+  next(pattern: RegExp, patienceMs?: number): Promise<string>
 }
+
+const PATIENCE_MS = 30_000
 
 export function linesOf(child: ChildProcess): Lines {
   const all: string[] = []
-  let waitedFor = 0
+  const waitedFor = new Set<number>()
+  const news = new EventEmitter().setMaxListeners(0)
   let hasEnded = false
-  let wake = Promise.withResolvers<void>()
-  const tick = () => {
-    wake.resolve()
-    wake = Promise.withResolvers()
-  }
   for (const stream of [child.stdout, child.stderr]) {
     if (stream === null) continue
     createInterface({ input: stream }).on('line', (line) => {
       all.push(line)
-      tick()
+      news.emit('news')
     })
   }
   child.once('close', () => {
     hasEnded = true
-    tick()
+    news.emit('news')
   })
   return {
     all,
-    async next(pattern) {
+    async next(pattern, patienceMs = PATIENCE_MS) {
+      const patience = AbortSignal.timeout(patienceMs)
       for (;;) {
-        const at = all.findIndex((line, index) => index >= waitedFor && pattern.test(line))
+        const at = all.findIndex((line, index) => !waitedFor.has(index) && pattern.test(line))
         if (at >= 0) {
-          waitedFor = at + 1
+          waitedFor.add(at)
           return all[at] ?? ''
         }
         if (hasEnded) throw new Error(`It ended without saying ${pattern}:\n${all.join('\n')}`)
-        await wake.promise
+        await once(news, 'news', { signal: patience }).catch((cause) => {
+          throw new Error(`It does not say ${pattern}:\n${all.join('\n')}`, { cause })
+        })
       }
     },
   }
