@@ -34,8 +34,8 @@ export interface LabNetwork {
   stop(): Promise<void>
 }
 
-export const LAB_BRIDGE = 'kit0'
-export const LAB_SERVER_IP = '10.77.0.1'
+const LAB_BRIDGE = 'kit0'
+const LAB_SERVER_IP = '10.77.0.1'
 const ROUTER_IP = '10.77.0.254'
 const POOL_FIRST = '10.77.0.100'
 const POOL_LAST = '10.77.0.199'

@@ -49,7 +49,7 @@ export function createJsonHttp(endpoint: Endpoint): JsonHttp {
   }
 }
 
-export function describeEndpoint(endpoint: Endpoint): string {
+function describeEndpoint(endpoint: Endpoint): string {
   return endpoint.kind === 'socket' ? endpoint.path : endpoint.url
 }
 
