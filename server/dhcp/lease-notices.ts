@@ -49,7 +49,7 @@ function silenceNotice(
 ): LeaseNotice | undefined {
   const { mac, relayIp, serverId } = ask
   if (reason === 'pool-empty') {
-    const message = `no address is left for ${mac}: widen dhcp/pool or shorten dhcp/lease-time`
+    const message = `no address is left for ${mac}: widen dhcp/pool or shorten dhcp/lease-seconds`
     return { event: { kind: 'dhcp-pool-empty', mac, message }, key: 'pool-empty' }
   }
   if (reason === 'other-subnet' && relayIp !== undefined) {
