@@ -71,7 +71,7 @@ export function notReadyReason(status: MachineStatus): string | undefined {
   return `it is still in phase ${progress.phase}; ${heard}`
 }
 
-/** One machine of `--json`: the line's shape is documented in docs/lab.md. */
+/** One machine of `--json`; a phase that has not ended has no seconds. */
 export function statusJson(status: MachineStatus): Readonly<Record<string, unknown>> {
   const { machine, progress, view } = status
   const reason = notReadyReason(status)
