@@ -13,7 +13,12 @@ export function createAppLog({ level, format }: { level: string; format: 'pretty
   // Standard output is written synchronously: the last words before a crash are the ones that matter.
   const stream =
     format === 'pretty'
-      ? pretty({ colorize: process.stdout.isTTY, ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss.l', sync: true })
+      ? pretty({
+          colorize: process.stdout.isTTY,
+          ignore: 'pid,hostname',
+          translateTime: 'SYS:HH:MM:ss.l',
+          sync: true,
+        })
       : pino.destination({ dest: 1, sync: true })
   const logger = pino({ level, base: null }, stream)
   return {
