@@ -50,8 +50,9 @@ export interface App {
   /** What machines reach the server by; no slash at the end. */
   readonly baseUrl: string
   readonly networkInterface: string
-  /** The secret of the token made at the very first start: shown once, stored nowhere. */
-  readonly firstToken: string | undefined
+  hasTokens(): Promise<boolean>
+  /** The secret of a new admin token: shown once, stored nowhere. */
+  makeFirstToken(): Promise<string>
   start(): Promise<void>
   stop(): Promise<void>
 }
@@ -80,12 +81,11 @@ export async function createApp(options: AppOptions): Promise<App> {
   const parts = { ...options, network, baseUrl, scripts, store, ...createDomain(options, store) }
   const services = createServices(parts)
   const { tokens, events } = store
-  const firstToken =
-    (await tokens.list()).length === 0 ? await tokens.make('first admin', 'admin') : undefined
   return {
     baseUrl,
     networkInterface: network.name,
-    firstToken: firstToken?.secret,
+    hasTokens: async () => (await tokens.list()).length > 0,
+    makeFirstToken: async () => (await tokens.make('first admin', 'admin')).secret,
     async start() {
       await parts.roster.load()
       await startAll(services)

@@ -4,6 +4,7 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=assets/image/inputs.sh
 . "$KIT_RECIPE/inputs.sh"
 
 mkdir -p "$KIT_CACHE"

@@ -14,7 +14,7 @@ import { cacheFolder } from '#setup/base-image.ts'
 import { type CliIo, untilAborted } from './cli-io.ts'
 import { labFolder } from './connect.ts'
 import { createLabDisplay, type LabDisplay } from './lab-display.ts'
-import { prepareFor } from './setup-command.ts'
+import { imagesDirectory, prepareFor } from './setup-command.ts'
 
 export interface LabCommandOptions {
   readonly machines: string
@@ -32,12 +32,13 @@ export async function runLab(io: CliIo, options: LabCommandOptions): Promise<voi
   const machines = parseLabMachines(options.machines)
   const memoryMiB = readNumber('--memory', options.memory, { min: 512, max: 65_536 })
   const timeoutMs = readNumber('--timeout', options.timeout, { min: 1, max: 86_400 }) * 1000
-  const { values } = loadConfig({ env: io.env, cwd: io.projectFolder })
+  const config = loadConfig({ env: io.env, cwd: io.projectFolder })
+  const { values } = config
   const port =
     options.port === undefined
       ? values['http/port']
       : readNumber('--port', options.port, { min: 0, max: 65_535 })
-  await prepareFor(io, 'lab')
+  const image = await prepareFor(io, 'lab')
   const accelerator = await chooseAccelerator(io, options.accel)
   const folder = options.state === undefined ? labFolder(io.projectFolder) : resolve(options.state)
   await mkdir(folder, { recursive: true })
@@ -46,7 +47,7 @@ export async function runLab(io: CliIo, options: LabCommandOptions): Promise<voi
   const lab = await startLab({
     ...{ folder, machines, memoryMiB, accelerator, port },
     ...{ mode: 'server', profilesFolder: values['profiles/directory'] },
-    environment: { KATESKIT_IMAGES_DIRECTORY: values['images/directory'] },
+    environment: { KATESKIT_IMAGES_DIRECTORY: imagesDirectory(config, image) },
   })
   const display = createLabDisplay(io, lab, { json: options.json === true })
   try {

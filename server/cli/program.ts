@@ -55,7 +55,9 @@ function addStartCommands(program: Command, io: CliIo): void {
     .command('setup')
     .description('install what a purpose needs, and build the base image where it does')
     .addOption(new Option('--for <purpose>', 'what for').choices(Object.keys(PURPOSES)).makeOptionMandatory())
-    .action((options: { for: Purpose }) => prepareFor(io, options.for))
+    .action(async (options: { for: Purpose }) => {
+      await prepareFor(io, options.for)
+    })
 }
 
 function addServeOptions(command: Command): Command {

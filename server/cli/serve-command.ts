@@ -13,6 +13,8 @@ export interface ServeCommandOptions {
   readonly interface?: string
   readonly mode?: string
   readonly port?: string
+  /** Setting images/directory. */
+  readonly images?: string
 }
 
 /**
@@ -46,7 +48,7 @@ export async function runServe(io: CliIo, options: ServeCommandOptions): Promise
   try {
     await app.start()
     await watch.start()
-    printLines(io.stdout, welcome(app))
+    printLines(io.stdout, await welcome(app, io.stdout))
     await untilAborted(io.signal)
   } finally {
     await watch.stop()
@@ -60,16 +62,21 @@ export function loadServeConfig(io: CliIo, options: ServeCommandOptions): Config
     ...(options.interface !== undefined && { 'dhcp/interface': options.interface }),
     ...(options.mode !== undefined && { 'dhcp/mode': options.mode }),
     ...(options.port !== undefined && { 'http/port': options.port }),
+    ...(options.images !== undefined && { 'images/directory': options.images }),
   }
   return loadConfig({ env: io.env, cwd: io.projectFolder, overrides })
 }
 
-function welcome(app: App): readonly string[] {
-  const token = app.firstToken
+/** The first admin token is made where a person can read it, and never where a log would keep it. */
+async function welcome(app: App, stdout: CliIo['stdout']): Promise<readonly string[]> {
+  const serves = `KatesKit ${VERSION} serves ${app.networkInterface}; the API is at ${app.baseUrl}/api/v1`
+  if (await app.hasTokens()) return [serves]
+  if (stdout.isTTY !== true) return [serves, 'No API token exists yet; kateskit token new <name> makes one.']
+  const secret = await app.makeFirstToken()
   return [
-    `KatesKit ${VERSION} serves ${app.networkInterface}; the API is at ${app.baseUrl}/api/v1`,
-    ...(token === undefined
-      ? []
-      : ['', `Admin token, shown this once: ${token}`, 'kateskit token new <name> makes another one.']),
+    serves,
+    '',
+    `Admin token, shown this once: ${secret}`,
+    'kateskit token new <name> makes another one.',
   ]
 }

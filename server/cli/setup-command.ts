@@ -1,5 +1,6 @@
 // `kateskit setup`: the set-up that every other command that needs one runs too.
 
+import type { Config } from '#config'
 import { systemClock } from '#lib/clock.ts'
 import type { Purpose } from '#setup/packages.ts'
 import { createProgress } from '#setup/progress.ts'
@@ -7,8 +8,9 @@ import { prepare } from '#setup/setup.ts'
 
 import type { CliIo } from './cli-io.ts'
 
-export async function prepareFor(io: CliIo, purpose: Purpose): Promise<void> {
-  await prepare({
+/** Resolves with the folder of this checkout's own base image where the purpose needs one. */
+export async function prepareFor(io: CliIo, purpose: Purpose): Promise<string | undefined> {
+  return prepare({
     purpose,
     projectFolder: io.projectFolder,
     env: io.env,
@@ -16,4 +18,10 @@ export async function prepareFor(io: CliIo, purpose: Purpose): Promise<void> {
     signal: io.signal,
     userId: io.userId,
   })
+}
+
+/** A folder of images that somebody has set counts for more than the one that was just made sure of. */
+export function imagesDirectory(config: Config, own: string | undefined): string {
+  const set = config.explain().find(({ key }) => key === 'images/directory')
+  return own === undefined || set?.source !== 'default' ? config.values['images/directory'] : own
 }

@@ -5,7 +5,7 @@ import { KitError } from '#lib/errors.ts'
 import type { CliIo } from './cli-io.ts'
 import { type LabCommandOptions, runLab } from './lab-command.ts'
 import { loadServeConfig, runServe, type ServeCommandOptions } from './serve-command.ts'
-import { prepareFor } from './setup-command.ts'
+import { imagesDirectory, prepareFor } from './setup-command.ts'
 
 export async function runStart(io: CliIo, options: LabCommandOptions & ServeCommandOptions): Promise<void> {
   const config = loadServeConfig(io, options)
@@ -23,6 +23,6 @@ export async function runStart(io: CliIo, options: LabCommandOptions & ServeComm
       },
     )
   }
-  await prepareFor(io, 'serve')
-  await runServe(io, options)
+  const image = await prepareFor(io, 'serve')
+  await runServe(io, { ...options, images: imagesDirectory(config, image) })
 }

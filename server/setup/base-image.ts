@@ -24,15 +24,17 @@ const NEEDED_GIB = 4
 /** Two cores and a near mirror: the Debian tree 3 min, packing 2 min. */
 const BUILD_SECONDS = 300
 
-/** Builds it when it is not there. Throws KitError with the recipe's own words when that fails. */
-export async function ensureBaseImage(options: BaseImageOptions): Promise<void> {
+/** Builds the image of this checkout's recipe when it is not there; its folder. Throws KitError with the recipe's own words. */
+export async function ensureBaseImage(options: BaseImageOptions): Promise<string> {
   const recipe = options.recipeFolder ?? join(options.projectFolder, 'assets/image')
   const cache = cacheFolder(options.env)
   const digest = (await commandOutput(join(recipe, 'digest.sh'), ['image'], { env: options.env })).trim()
-  if (await exists(join(cache, 'images', digest, 'manifest.json'))) return
+  const folder = join(cache, 'images', digest)
+  if (await exists(join(folder, 'manifest.json'))) return folder
   await mkdir(cache, { recursive: true })
   await checkSpace(cache)
   await build(join(recipe, 'build.sh'), options)
+  return folder
 }
 
 export function cacheFolder(env: NodeJS.ProcessEnv): string {

@@ -28,8 +28,11 @@ const COMMANDS: Readonly<Record<Purpose, string>> = {
 
 const NEEDS_IMAGE: readonly Purpose[] = ['lab', 'serve', 'test']
 
-/** Changes nothing on a machine that has everything. Throws KitError naming the command that helps. */
-export async function prepare(options: SetupOptions): Promise<void> {
+/**
+ * Changes nothing on a machine that has everything. Resolves with the base image's folder where the purpose needs one.
+ * Throws KitError naming the command that helps.
+ */
+export async function prepare(options: SetupOptions): Promise<string | undefined> {
   const { purpose, signal } = options
   const needsRoot = purpose !== 'check'
   if (needsRoot) requireRoot(options, 'it makes networks, mounts and low ports')
@@ -39,7 +42,7 @@ export async function prepare(options: SetupOptions): Promise<void> {
     await installPackages(missing, options)
   }
   signal.throwIfAborted()
-  if (NEEDS_IMAGE.includes(purpose)) await ensureBaseImage(options)
+  return NEEDS_IMAGE.includes(purpose) ? ensureBaseImage(options) : undefined
 }
 
 function requireRoot({ userId, purpose }: SetupOptions, why: string): void {
