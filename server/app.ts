@@ -185,6 +185,7 @@ function createHttp(parts: Parts, dhcp: DhcpService | undefined): Service {
     desk,
     views: roster,
     profiles: tree,
+    problems: () => [...tree.problems(), ...overlays.problems()],
     bundles: overlays,
     images,
     scripts,

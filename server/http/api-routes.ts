@@ -13,6 +13,7 @@ import type {
   ExplainedValue,
   LeaseStore,
   MachineViews,
+  ProfileProblem,
   Profiles,
   TokenStore,
 } from '#machine/ports.ts'
@@ -23,6 +24,8 @@ import { readBody } from './request-body.ts'
 export interface ApiParts {
   readonly views: MachineViews
   readonly profiles: Profiles
+  /** Everything wrong in the profile tree and its overlays right now. */
+  readonly problems: () => readonly ProfileProblem[]
   readonly bundles: Bundles
   readonly events: EventLog
   readonly leases: LeaseStore
@@ -79,7 +82,10 @@ export const API_ROUTES: readonly ApiRoute[] = [
   {
     method: 'get',
     path: '/machines/:mac/config',
-    answer: (call, { profiles }) => ({ values: profiles.explain(call.mac()), problems: profiles.problems() }),
+    answer: (call, { profiles, problems }) => ({
+      values: profiles.explain(call.mac()),
+      problems: problems(),
+    }),
   },
   {
     method: 'get',
@@ -92,10 +98,7 @@ export const API_ROUTES: readonly ApiRoute[] = [
   {
     method: 'get',
     path: '/config',
-    answer: (_call, { serverConfig, profiles }) => ({
-      values: serverConfig(),
-      problems: profiles.problems(),
-    }),
+    answer: (_call, { serverConfig, problems }) => ({ values: serverConfig(), problems: problems() }),
   },
   { method: 'get', path: '/roles', answer: (_call, { profiles }) => ({ roles: profiles.roles() }) },
   {

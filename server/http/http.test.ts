@@ -6,12 +6,13 @@ import { KitError } from '#lib/errors.ts'
 import { parseMac } from '#lib/mac.ts'
 import type { BootPlan } from '#machine/boot-plan.ts'
 import type { Image } from '#machine/ports.ts'
+import { findScriptProblem } from '#machine/script-text.ts'
 
 import { loadBootScripts } from './boot-scripts.ts'
 import { selectBytes } from './byte-range.ts'
 import { ChunkPool } from './chunk-pool.ts'
 import { LoginLimit } from './login-limit.ts'
-import { findScriptProblem, ScriptTemplate, toScriptText } from './script-template.ts'
+import { ScriptTemplate, toScriptText } from './script-template.ts'
 
 const MAC = parseMac('52:54:00:12:34:56')
 const DIGEST = 'ab'.repeat(32)

@@ -12,6 +12,7 @@ import { LOADERS, loaderFor } from './loaders.ts'
 import type { Boot, Machine } from './machine.ts'
 import type { Bundle, CheckIn, Image } from './ports.ts'
 import type { Profile } from './profile.ts'
+import { checkSetting } from './settings.ts'
 
 const mac = parseMac('02:4b:69:74:00:01')
 const machine: Machine = {
@@ -196,4 +197,15 @@ test('loaderFor() names only loaders that are handed out', (t) => {
   for (const firmware of ['bios', 'uefi-x64', 'uefi-arm64'] as const)
     t.true(Object.hasOwn(LOADERS, loaderFor(firmware) ?? ''))
   t.is(loaderFor('unknown'), undefined)
+})
+
+// biome-ignore lint/suspicious/noTemplateCurlyInString: what iPXE would expand
+for (const value of ['a || b', 'x=${uuid}', 'quiet #rest', 'end\\']) {
+  test(`checkSetting() refuses the kernel arguments ${value}`, (t) => {
+    t.regex(checkSetting('roles', 'kernel-arguments', value) ?? '', /iPXE/)
+  })
+}
+
+test('checkSetting() takes usual kernel arguments', (t) => {
+  t.is(checkSetting('roles', 'kernel-arguments', 'quiet mitigations=off root=PARTLABEL=a;b'), undefined)
 })

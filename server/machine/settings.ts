@@ -3,6 +3,8 @@
 import { findIpv4 } from '#lib/ipv4.ts'
 import { didYouMean } from '#lib/nearest.ts'
 
+import { findScriptProblem } from './script-text.ts'
+
 /** Lowest first: the value of a higher layer counts. */
 export const LAYER_KINDS = ['defaults', 'channels', 'roles', 'machines'] as const
 export type LayerKind = (typeof LAYER_KINDS)[number]
@@ -71,12 +73,18 @@ export const SETTINGS: readonly SettingRule[] = [
   {
     key: 'kernel-arguments',
     meaning: 'added to the kernel command line as they are; public, so no secrets',
-    check: (value) =>
-      /^[\x21-\x7e]+(?: [\x21-\x7e]+)*$/.test(value)
-        ? undefined
-        : 'printable words separated by single blanks, on one line',
+    check: checkKernelArguments,
   },
 ]
+
+/** The words reach the kernel through an iPXE script, which must not take one for its own. */
+function checkKernelArguments(value: string): string | undefined {
+  if (!/^[\x21-\x7e]+(?: [\x21-\x7e]+)*$/.test(value)) {
+    return 'printable words separated by single blanks, on one line'
+  }
+  const problem = findScriptProblem(value)
+  return problem && `words that iPXE passes on, but it has ${problem}`
+}
 
 export function findSettingRule(key: string): SettingRule | undefined {
   return SETTINGS.find((rule) => rule.key === key)

@@ -35,6 +35,7 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
     desk,
     views,
     profiles,
+    problems: () => profiles.problems(),
     bundles: files,
     images: files,
     events: store.events,
