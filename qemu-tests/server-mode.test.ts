@@ -22,8 +22,9 @@ test('machines of two roles boot through a killed server, and take a changed fil
   const { server } = lan.network
   await Promise.all([lan.powerOn(BIOS), lan.powerOn(UEFI)])
 
-  // Once while the first machine has its boot script and is about to load, once while it fetches its image.
-  await lan.waitFor('boot-script-sent', BIOS.mac)
+  // Firmware that loses its server in the second in which it fetches its loader gives up; from the boot script on everything
+  // tries again. So: once when both have their scripts and go for kernels, once while one of them fetches its image.
+  await Promise.all([BIOS, UEFI].map(({ mac }) => lan.waitFor('boot-script-sent', mac)))
   await server.kill9()
   await server.start()
   await lan.waitFor('step-started', BIOS.mac, (event) => event.data['step'] === '40-image')
