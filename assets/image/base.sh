@@ -16,6 +16,8 @@ make_base() {
   KIT_REMOVE=$(packages_in 'removed after set-up' | paste -sd' ')
   KIT_LOADERS=$(packages_in loaders)
   export KIT_DEBS KIT_REMOVE KIT_LOADERS
+  # It passes descriptors on by their numbers through sh, and dash knows only 0 to 9: trixie's mmdebstrap 1.5.7 comes to
+  # 10 when ours are open too.
   TMPDIR=$work isolated mmdebstrap --variant=essential --mode=root \
     --skip=check/empty,download/empty,essential/unlink \
     --aptopt='APT::Install-Recommends "false"' \
@@ -33,7 +35,7 @@ make_base() {
     --customize-hook="'$KIT_RECIPE/base-hook.sh' loaders \"\$1\"" \
     --customize-hook="'$KIT_RECIPE/base-hook.sh' debs-out \"\$1\"" \
     --customize-hook="'$KIT_RECIPE/base-hook.sh' remove \"\$1\"" \
-    trixie "$work/base.tar" "${sources[@]}" 2>&8 || status=$?
+    trixie "$work/base.tar" "${sources[@]}" 2>&8 3>&- 8>&- || status=$?
   exec 8>&-
   wait "$follower" || true # the log is complete now
   [ "$status" = 0 ] || explain_mmdebstrap "$log"

@@ -52,9 +52,9 @@ export async function installPackages(names: readonly string[], options: AptOpti
   endStep(step, result, { doing: `install ${names.join(' ')}`, signal: options.signal })
 }
 
-/** The lists may never have been fetched, as in a fresh container. */
+/** The lists may never have been fetched, as in a fresh container. (`apt-cache show` is content with one of the names.) */
 async function areKnown(names: readonly string[]): Promise<boolean> {
-  const { exitCode } = await runCommand('apt-cache', ['show', '--no-all-versions', ...names])
+  const { exitCode } = await runCommand('apt-get', ['install', '--simulate', ...names])
   return exitCode === 0
 }
 
