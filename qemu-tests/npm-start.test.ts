@@ -4,13 +4,11 @@ import { spawn } from 'node:child_process'
 import { mkdtemp, readdir, readFile, readlink, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 
 import test from 'ava'
 
-import { BOOT_TIMEOUT_MS } from './test-lan.ts'
+import { BOOT_TIMEOUT_MS, PROJECT } from './test-lan.ts'
 
-const PROJECT = fileURLToPath(new URL('..', import.meta.url))
 const PHASES = ['firmware', 'loader', 'kernel', 'image', 'system', 'total']
 
 interface MachineLine {

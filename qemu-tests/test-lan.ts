@@ -3,20 +3,25 @@
 import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 
 import type { ExecutionContext } from 'ava'
 
-import { loadConfig } from '#config'
 import { probeKvm } from '#lab/kvm.ts'
 import { type LabMachine, parseLabMachines } from '#lab/lab-machines.ts'
 import { type LabNetwork, type LabNetworkOptions, startLabNetwork } from '#lab/lab-network.ts'
 import type { MachineSpec } from '#lab/qemu.ts'
 import type { Vm } from '#lab/vm.ts'
+import { systemClock } from '#lib/clock.ts'
 import type { Ipv4 } from '#lib/ipv4.ts'
 import { type Mac, macToPath } from '#lib/mac.ts'
 import { commandOutput } from '#lib/process.ts'
 import type { Event, EventKind } from '#machine/event.ts'
 import type { MachineView } from '#machine/ports.ts'
+import { ensureBaseImage } from '#setup/base-image.ts'
+import { createProgress } from '#setup/progress.ts'
+
+export const PROJECT = fileURLToPath(new URL('..', import.meta.url))
 
 /** One boot takes one to three minutes on two busy, emulated cores; this is for the slowest machine that is not broken. */
 export const BOOT_TIMEOUT_MS = 15 * 60_000
@@ -38,30 +43,32 @@ export interface TestLan {
   writeProfile(files: ProfileFiles): Promise<void>
 }
 
-export const [UEFI, BIOS] = parseLabMachines('uefi,bios') as [LabMachine, LabMachine]
+export const [UEFI, BIOS, UEFI_2] = parseLabMachines('uefi,bios,uefi') as [LabMachine, LabMachine, LabMachine]
 
 /** Ends, with everything in it, when the test ends. */
 export async function startTestLan(
   t: ExecutionContext,
   options: Pick<LabNetworkOptions, 'mode' | 'environment'> & { readonly files: ProfileFiles },
 ): Promise<TestLan> {
-  const folder = await mkdtemp(join(tmpdir(), 'kit-'))
+  const folder = await scratchFolder(t)
   const profiles = join(folder, 'profiles')
   const key = join(folder, 'id')
   await commandOutput('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', key])
   await writeTree(profiles, { ...loginFiles(await readFile(`${key}.pub`, 'utf8')), ...options.files })
-  const images = loadConfig({ env: process.env }).values['images/directory']
   const network = await startLabNetwork({
     folder: join(folder, 'lab'),
     profilesFolder: profiles,
     mode: options.mode,
-    environment: { KATESKIT_IMAGES_DIRECTORY: images, KATESKIT_LOG_FORMAT: 'json', ...options.environment },
+    environment: {
+      KATESKIT_IMAGES_DIRECTORY: await imageFolder(),
+      KATESKIT_LOG_FORMAT: 'json',
+      ...options.environment,
+    },
   })
   const machines: Vm[] = []
   t.teardown(async () => {
     if (!t.passed) await showWhatHappened(t, network, machines)
     await network.stop()
-    await rm(folder, { recursive: true, force: true })
   })
   const { works } = await probeKvm({ cacheFile: join(folder, 'kvm.json') })
   const { client } = network.server
@@ -88,6 +95,20 @@ export async function startTestLan(
     onMachine: async ({ address }, command) => (await ssh(network, key, address, command)).trimEnd(),
     writeProfile: (files) => writeTree(profiles, files),
   }
+}
+
+/** Gone, with all that is in it, after the test. Its path is short: sockets lie in it. */
+export async function scratchFolder(t: ExecutionContext): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'kit-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  return folder
+}
+
+/** The folder of the image under test: this checkout's own, built when it is not there. */
+export function imageFolder(): Promise<string> {
+  const progress = createProgress(process.stderr, systemClock)
+  const { signal } = new AbortController()
+  return ensureBaseImage({ projectFolder: PROJECT, env: process.env, progress, signal })
 }
 
 /** `machines/<mac>/role` and the like for one machine. */
