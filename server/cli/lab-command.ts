@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path'
 
 import { loadConfig } from '#config'
 import { probeKvm } from '#lab/kvm.ts'
-import { type Lab, startLab } from '#lab/lab.ts'
+import { checkLab, type Lab, startLab } from '#lab/lab.ts'
 import { parseLabMachines } from '#lab/lab-machines.ts'
 import type { Accelerator } from '#lab/qemu.ts'
 import { KitError } from '#lib/errors.ts'
@@ -38,9 +38,9 @@ export async function runLab(io: CliIo, options: LabCommandOptions): Promise<voi
     options.port === undefined
       ? values['http/port']
       : readNumber('--port', options.port, { min: 0, max: 65_535 })
-  const image = await prepareFor(io, 'lab')
-  const accelerator = await chooseAccelerator(io, options.accel)
   const folder = options.state === undefined ? labFolder(io.projectFolder) : resolve(options.state)
+  const image = await prepareFor(io, 'lab', () => checkLab({ folder, port }))
+  const accelerator = await chooseAccelerator(io, options.accel)
   await mkdir(folder, { recursive: true })
   io.signal.throwIfAborted()
   io.stderr.write('Starting the lab: a virtual LAN, the server, and its machines …\n')

@@ -9,9 +9,14 @@ import { prepare } from '#setup/setup.ts'
 import type { CliIo } from './cli-io.ts'
 
 /** Resolves with the folder of this checkout's own base image where the purpose needs one. */
-export async function prepareFor(io: CliIo, purpose: Purpose): Promise<string | undefined> {
+export async function prepareFor(
+  io: CliIo,
+  purpose: Purpose,
+  preflight: () => Promise<void> = async () => {},
+): Promise<string | undefined> {
   return prepare({
     purpose,
+    preflight,
     projectFolder: io.projectFolder,
     env: io.env,
     progress: createProgress(io.stderr, systemClock),

@@ -2,6 +2,7 @@
 
 import { KitError } from '#lib/errors.ts'
 
+import { findServedNetwork } from '../served-network.ts'
 import type { CliIo } from './cli-io.ts'
 import { type LabCommandOptions, runLab } from './lab-command.ts'
 import { loadServeConfig, runServe, type ServeCommandOptions } from './serve-command.ts'
@@ -23,6 +24,8 @@ export async function runStart(io: CliIo, options: LabCommandOptions & ServeComm
       },
     )
   }
-  const image = await prepareFor(io, 'serve')
+  const image = await prepareFor(io, 'serve', async () => {
+    await findServedNetwork(config)
+  })
   await runServe(io, { ...options, images: imagesDirectory(config, image) })
 }

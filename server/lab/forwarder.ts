@@ -39,6 +39,16 @@ export function createForwarder(options: ForwarderOptions): Forwarder {
   }
 }
 
+/** Throws KitError `conflict` when the port is taken now. */
+export async function checkPort(port: number): Promise<void> {
+  const trial = createForwarder({ port, socketPath: '' }) // stopped before anybody can connect
+  try {
+    await trial.start()
+  } finally {
+    await trial.stop()
+  }
+}
+
 /** Either end that fails or closes takes the other with it. */
 function join(near: Socket, far: Socket, open: Set<Socket>): void {
   const both: readonly [Socket, Socket][] = [

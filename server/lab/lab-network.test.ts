@@ -8,7 +8,7 @@ import test, { type ExecutionContext } from 'ava'
 import { startChild } from '#lib/child.ts'
 import { commandOutput, onLines } from '#lib/process.ts'
 
-import { type LabOptions, startLab } from './lab.ts'
+import { checkLab, type LabOptions, startLab } from './lab.ts'
 import { parseLabMachines } from './lab-machines.ts'
 import { startLabNetwork } from './lab-network.ts'
 
@@ -41,6 +41,7 @@ test('startLab() leads to the API from the host, with a token, and leaves nothin
   t.is(answer.status, 200)
   t.is((await processesOf(options.folder)).length, 2, 'the machines are on')
   await t.throwsAsync(startLab(options), { message: /another one runs there$/ })
+  await t.throwsAsync(checkLab(options), { message: /another one runs there$/ })
 
   await lab.stop()
   await lab.stop() // a second Ctrl-C may come in the middle

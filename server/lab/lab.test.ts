@@ -10,7 +10,7 @@ import { KitError } from '#lib/errors.ts'
 import { parseMac } from '#lib/mac.ts'
 import { commandOutput } from '#lib/process.ts'
 import type { MachineView } from '#machine/ports.ts'
-import { createForwarder } from './forwarder.ts'
+import { checkPort, createForwarder } from './forwarder.ts'
 import { probeKvm } from './kvm.ts'
 import { parseLabMachines } from './lab-machines.ts'
 import { addBridge, addCable, createNetns } from './netns.ts'
@@ -124,9 +124,10 @@ test('createForwarder() carries bytes both ways and refuses a port in use', asyn
   const forwarder = createForwarder({ port: 0, socketPath })
   await forwarder.start()
   const second = createForwarder({ port: forwarder.port(), socketPath })
-  await t.throwsAsync(second.start(), {
-    message: /^Cannot open port \d+ on 127\.0\.0\.1: another program uses it$/,
-  })
+  const taken = { message: /^Cannot open port \d+ on 127\.0\.0\.1: another program uses it$/ }
+  await t.throwsAsync(second.start(), taken)
+  await t.throwsAsync(checkPort(forwarder.port()), taken)
+  await t.notThrowsAsync(checkPort(0))
 
   const client = connect(forwarder.port(), '127.0.0.1')
   client.write('hello')

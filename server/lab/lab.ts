@@ -3,7 +3,7 @@
 import { KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
 
-import { createForwarder, type Forwarder } from './forwarder.ts'
+import { checkPort, createForwarder, type Forwarder } from './forwarder.ts'
 import type { LabMachine } from './lab-machines.ts'
 import { type LabNetwork, type LabNetworkOptions, labControlSocket, startLabNetwork } from './lab-network.ts'
 import type { Accelerator } from './qemu.ts'
@@ -35,6 +35,12 @@ export interface Lab {
 
 /** What a failure shows: enough for the last step of an initrd and its complaint. */
 const CONSOLE_LINES = 20
+
+/** What would stop a lab from starting, known before anything is set up for it. Throws KitError `conflict`. */
+export async function checkLab({ folder, port }: Pick<LabOptions, 'folder' | 'port'>): Promise<void> {
+  await refuseSecondLab(folder)
+  await checkPort(port)
+}
 
 /** When it throws, nothing is left running. */
 export async function startLab(options: LabOptions): Promise<Lab> {

@@ -127,6 +127,17 @@ test('prepare() refuses without root and names the command with sudo', async (t)
   t.is(error?.fix, 'sudo npm start')
 })
 
+test('prepare() says what else is wrong before it makes the image', async (t) => {
+  const { signal } = new AbortController()
+  const options = { projectFolder: '/nowhere', env: {}, progress: QUIET, signal }
+  const preflight = async () => {
+    throw new KitError('conflict', 'Cannot open the port')
+  }
+  await t.throwsAsync(prepare({ ...options, purpose: 'lab', userId: 0, preflight }), {
+    message: 'Cannot open the port',
+  })
+})
+
 test('checkSpace() tells what is free and what is needed', async (t) => {
   await t.notThrowsAsync(checkSpace(tmpdir(), 0))
   await t.throwsAsync(checkSpace(tmpdir(), 1_000_000), {

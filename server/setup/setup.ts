@@ -15,6 +15,8 @@ export interface SetupOptions {
   readonly signal: AbortSignal
   /** Effective user id; 0 is root. */
   readonly userId: number
+  /** Throws what else is known to be wrong: run when every package is there, before minutes go into the image. */
+  readonly preflight?: () => Promise<void>
 }
 
 /** What `sudo` must be put before, by purpose. */
@@ -42,6 +44,7 @@ export async function prepare(options: SetupOptions): Promise<string | undefined
     await installPackages(missing, options)
   }
   signal.throwIfAborted()
+  await options.preflight?.()
   return NEEDS_IMAGE.includes(purpose) ? ensureBaseImage(options) : undefined
 }
 
