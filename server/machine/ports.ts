@@ -15,8 +15,11 @@ export interface MachineStore {
   list(): Promise<readonly Machine[]>
   /** Inserts or replaces; committed when it resolves. */
   save(machine: Machine): Promise<void>
-  saveBoot(boot: Boot): Promise<void>
+  /** Makes it the latest of its machine's boots, by moving `mintedMs` up when the clock was set back; returns it so. */
+  saveBoot(boot: Boot): Promise<Boot>
   findBoot(id: string): Promise<Boot | undefined>
+  /** Forgets a machine and its boots. */
+  remove(mac: Mac): Promise<void>
 }
 
 export interface EventQuery {
@@ -205,7 +208,7 @@ export interface MachineDesk {
   report(mac: Mac, report: StepReport): Promise<void>
   /** Throws KitError `stale-boot` or `not-found`. */
   checkIn(mac: Mac, checkIn: CheckIn): Promise<void>
-  /** Undefined when the machine has no role or there is no image. */
+  /** Undefined when the machine was never seen, has no role, or there is nothing to give it: no image, no bundle. */
   target(mac: Mac): Promise<Target | undefined>
   /** Called after the wanted bundle of any machine may have changed; the returned function unsubscribes. */
   onTargetChange(listener: () => void): () => void
@@ -216,7 +219,7 @@ export interface MachineView extends Machine {
   readonly role?: string
   readonly channel: string
   readonly hostname: string
-  /** Absent without a role. */
+  /** Absent without a role, and while there is no bundle to give. */
   readonly wantedBundle?: string
 }
 

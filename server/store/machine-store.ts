@@ -26,14 +26,27 @@ export function createMachineStore(db: Kysely<Schema>, commits: GroupCommit): Ma
       await commits.run((trx) => trx.replaceInto('machines').values(rowFromMachine(machine)).execute())
     },
     async saveBoot(boot) {
-      await commits.run(async (trx) => {
-        await trx.replaceInto('boots').values(rowFromBoot(boot)).execute()
+      return commits.run(async (trx) => {
+        const newest = await trx
+          .selectFrom('boots')
+          .select(({ fn }) => fn.max('minted_ms').as('ms'))
+          .where('mac', '=', boot.mac)
+          .executeTakeFirst()
+        const minted = { ...boot, mintedMs: Math.max(boot.mintedMs, (newest?.ms ?? -1) + 1) }
+        await trx.insertInto('boots').values(rowFromBoot(minted)).execute()
         await pruneBoots(trx, boot.mac)
+        return minted
       })
     },
     async findBoot(id) {
       const row = await db.selectFrom('boots').selectAll().where('id', '=', id).executeTakeFirst()
       return row && { id: row.id, mac: row.mac, mintedMs: row.minted_ms, plan: row.plan }
+    },
+    async remove(mac) {
+      await commits.run(async (trx) => {
+        await trx.deleteFrom('boots').where('mac', '=', mac).execute()
+        await trx.deleteFrom('machines').where('mac', '=', mac).execute()
+      })
     },
   }
 }

@@ -106,6 +106,39 @@ test('machines.saveBoot() keeps the newest 50 of a machine and the one it runs',
   t.deepEqual(await machines.findBoot('b1000'), boot(1000, OTHER))
 })
 
+test('machines.saveBoot() keeps a new boot although the clock was set back behind 50 others', async (t) => {
+  const { machines } = await open(t)
+  const boot = (n: number) => ({ id: `b${n}`, mac: MAC, mintedMs: n, plan: 'hold' as const })
+  for (let n = 100; n < 160; n++) await machines.saveBoot(boot(n))
+  t.deepEqual(await machines.saveBoot(boot(1)), { ...boot(1), mintedMs: 160 })
+  t.deepEqual(await machines.findBoot('b1'), { ...boot(1), mintedMs: 160 })
+})
+
+test('machines.remove() forgets a machine with its boots, and no other', async (t) => {
+  const { machines } = await open(t)
+  for (const [id, mac] of [
+    ['b1', MAC],
+    ['b2', OTHER],
+  ] as const) {
+    await machines.save({
+      mac,
+      state: 'discovered',
+      stateSinceMs: 1,
+      firstSeenMs: 1,
+      lastSeenMs: 1,
+      rebootReasons: [],
+    })
+    await machines.saveBoot({ id, mac, mintedMs: 1, plan: 'live' })
+  }
+  await machines.remove(MAC)
+  t.deepEqual(
+    (await machines.list()).map(({ mac }) => mac),
+    [OTHER],
+  )
+  t.is(await machines.findBoot('b1'), undefined)
+  t.is((await machines.findBoot('b2'))?.mac, OTHER)
+})
+
 test('events.list() pages by id and narrows by machine', async (t) => {
   const { events } = await open(t)
   for (const mac of [MAC, OTHER, MAC]) {
