@@ -129,7 +129,7 @@ function createDomain({ config, clock, log }: AppOptions, store: Store) {
     clock,
   }
   const roster = new Roster(shared)
-  const desk = new Desk({ ...shared, roster, images })
+  const desk = new Desk({ ...shared, roster, images, log })
   return { tree, overlays, images, roster, desk, reservations: new Reservations(tree) }
 }
 

@@ -3,7 +3,7 @@
 import type { Mac } from '#lib/mac.ts'
 import { macToPath } from '#lib/mac.ts'
 
-import type { Bundle, Image } from './ports.ts'
+import type { Bundle, Image, Target } from './ports.ts'
 import type { Profile } from './profile.ts'
 
 /** `reason` is one line for the machine's console. */
@@ -14,12 +14,13 @@ export type BootPlan =
 
 export type BootPlanKind = BootPlan['kind']
 
+/** `reason` is one line, safe to show. */
+export type BundleOutcome =
+  | { readonly kind: 'made'; readonly bundle: Bundle }
+  | { readonly kind: 'refused'; readonly reason: string }
+
 /** A machine without a role always goes on to its own disk: nothing is ever written to it. */
-export function decideBootPlan(
-  profile: Profile,
-  image: Image | undefined,
-  bundle: Bundle | undefined,
-): BootPlan {
+export function decideBootPlan(profile: Profile, image: Image | undefined, outcome: BundleOutcome): BootPlan {
   if (profile.role === undefined) {
     return { kind: 'local-disk', reason: 'this machine has no role yet: kateskit assign <mac> <role>' }
   }
@@ -28,9 +29,19 @@ export function decideBootPlan(
   if (wanted === 'local-disk') return { kind: 'local-disk', reason: 'the setting boot is local-disk' }
   if (wanted === 'hold') return { kind: 'hold', reason: 'the setting boot is hold' }
   if (image === undefined) return { kind: 'hold', reason: 'the server has no image yet' }
-  if (bundle === undefined)
-    return { kind: 'hold', reason: "the server cannot make this machine's overlay bundle" }
-  return { kind: 'live', image, bundle, profile }
+  if (outcome.kind === 'refused') return { kind: 'hold', reason: outcome.reason }
+  return { kind: 'live', image, bundle: outcome.bundle, profile }
+}
+
+/** What a running machine should have. The setting `boot` speaks of the next netboot only, so it changes nothing here. */
+export function decideTarget(
+  profile: Profile,
+  image: Image | undefined,
+  outcome: BundleOutcome,
+): Target | undefined {
+  if (profile.role === undefined || profile.broken !== undefined) return undefined
+  if (image === undefined || outcome.kind === 'refused') return undefined
+  return { imageVersion: image.version, bundleDigest: outcome.bundle.digest }
 }
 
 /** `kit-34-56-78` for a machine that was given no name. */

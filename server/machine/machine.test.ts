@@ -5,12 +5,19 @@ import test from 'ava'
 import type { ErrorCode } from '#lib/errors.ts'
 import { parseMac } from '#lib/mac.ts'
 
-import { type BootPlanKind, decideBootPlan, hostnameOf, liveKernelArguments } from './boot-plan.ts'
+import {
+  type BootPlanKind,
+  type BundleOutcome,
+  decideBootPlan,
+  decideTarget,
+  hostnameOf,
+  liveKernelArguments,
+} from './boot-plan.ts'
 import { decideCheckIn } from './check-in.ts'
 import { CHECK_IN_PHASES, type MachineState, nextState } from './lifecycle.ts'
 import { LOADERS, loaderFor } from './loaders.ts'
 import type { Boot, Machine } from './machine.ts'
-import type { Bundle, CheckIn, Image } from './ports.ts'
+import type { CheckIn, Image } from './ports.ts'
 import type { Profile } from './profile.ts'
 import { checkSetting } from './settings.ts'
 
@@ -138,7 +145,8 @@ const image: Image = {
   arch: 'amd64',
   files: new Map([['root.squashfs', { name: 'root.squashfs', sizeBytes: 5, sha256: 'aa', file: '/x' }]]),
 }
-const bundle: Bundle = { digest: 'bb', sizeBytes: 3, file: '/y' }
+const bundle: BundleOutcome = { kind: 'made', bundle: { digest: 'bb', sizeBytes: 3, file: '/y' } }
+const noBundle: BundleOutcome = { kind: 'refused', reason: 'a device node in root/' }
 
 function profileWith(settings: Record<string, string>): Profile {
   return {
@@ -156,23 +164,42 @@ const plans: readonly [
   string,
   Record<string, string>,
   Image | undefined,
-  Bundle | undefined,
+  BundleOutcome,
   BootPlanKind,
+  hasTarget: boolean,
 ][] = [
-  ['no role', {}, image, bundle, 'local-disk'],
-  ['no role whatever boot says', { boot: 'live' }, image, bundle, 'local-disk'],
-  ['a role', { role: 'worker' }, image, bundle, 'live'],
-  ['a role and boot local-disk', { role: 'worker', boot: 'local-disk' }, image, bundle, 'local-disk'],
-  ['a role and boot hold', { role: 'worker', boot: 'hold' }, image, bundle, 'hold'],
-  ['no image', { role: 'worker' }, undefined, bundle, 'hold'],
-  ['no bundle', { role: 'worker' }, image, undefined, 'hold'],
+  ['no role', {}, image, bundle, 'local-disk', false],
+  ['no role whatever boot says', { boot: 'live' }, image, bundle, 'local-disk', false],
+  ['a role', { role: 'worker' }, image, bundle, 'live', true],
+  ['a role and boot local-disk', { role: 'worker', boot: 'local-disk' }, image, bundle, 'local-disk', true],
+  ['a role and boot hold', { role: 'worker', boot: 'hold' }, image, bundle, 'hold', true],
+  ['no image', { role: 'worker' }, undefined, bundle, 'hold', false],
+  ['no bundle', { role: 'worker' }, image, noBundle, 'hold', false],
 ]
 
-for (const [title, settings, anImage, aBundle, kind] of plans) {
+for (const [title, settings, anImage, outcome, kind, hasTarget] of plans) {
+  const profile = profileWith(settings)
   test(`decideBootPlan() is ${kind} with ${title}`, (t) => {
-    t.is(decideBootPlan(profileWith(settings), anImage, aBundle).kind, kind)
+    t.is(decideBootPlan(profile, anImage, outcome).kind, kind)
+  })
+
+  test(`decideTarget() is ${hasTarget ? 'the image and bundle' : 'nothing'} with ${title}`, (t) => {
+    const target = hasTarget ? { imageVersion: '0.1.0', bundleDigest: 'bb' } : undefined
+    t.deepEqual(decideTarget(profile, anImage, outcome), target)
   })
 }
+
+test('decideBootPlan() holds a machine with the reason why it has no bundle', (t) => {
+  t.deepEqual(decideBootPlan(profileWith({ role: 'worker' }), image, noBundle), {
+    kind: 'hold',
+    reason: 'a device node in root/',
+  })
+})
+
+test('decideTarget() gives nothing of a profile that is broken', (t) => {
+  const profile = { ...profileWith({ role: 'worker' }), broken: 'roles/worker is in error' }
+  t.is(decideTarget(profile, image, bundle), undefined)
+})
 
 test('liveKernelArguments() names everything the initrd needs', (t) => {
   const profile = profileWith({

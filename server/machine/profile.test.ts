@@ -129,13 +129,14 @@ test('mergeProfile() says that a profile is broken when a layer it needs is', (t
 })
 
 test('decideBootPlan() holds a machine with a role when its profile is broken', (t) => {
+  const noBundle = { kind: 'refused', reason: 'nobody made it' } as const
   const broken = mergeProfile(mac, layersOf({ [own]: { role: 'gone', boot: 'local-disk' } }))
-  t.deepEqual(decideBootPlan(broken, undefined, undefined), {
+  t.deepEqual(decideBootPlan(broken, undefined, noBundle), {
     kind: 'hold',
     reason: 'there is no folder roles/gone',
   })
   const { role: _, ...withoutRole } = broken
-  t.is(decideBootPlan(withoutRole, undefined, undefined).kind, 'local-disk')
+  t.is(decideBootPlan(withoutRole, undefined, noBundle).kind, 'local-disk')
 })
 
 test('explainProfile() names the file that decided, for each setting', (t) => {

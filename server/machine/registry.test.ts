@@ -6,6 +6,7 @@ import { join } from 'node:path'
 
 import test, { type ExecutionContext } from 'ava'
 
+import { KitError } from '#lib/errors.ts'
 import { createKeyedQueue } from '#lib/keyed-queue.ts'
 import { silentLog } from '#lib/log.ts'
 import { type Mac, parseMac } from '#lib/mac.ts'
@@ -48,7 +49,13 @@ class TurnedClock {
   }
 }
 
-async function registry(t: ExecutionContext, options: { bundles?: Partial<Bundles> } = {}) {
+interface Setup {
+  readonly bundles?: Partial<Bundles>
+  readonly roles?: ReadonlyMap<Mac, string>
+  readonly mostMachines?: number
+}
+
+async function registry(t: ExecutionContext, options: Setup = {}) {
   const directory = await mkdtemp(join(tmpdir(), 'kit-registry-'))
   const clock = new TurnedClock()
   const store = await openStore({ file: join(directory, 'kateskit.db'), clock, log: silentLog })
@@ -65,10 +72,12 @@ async function registry(t: ExecutionContext, options: { bundles?: Partial<Bundle
   const parts = {
     machines: store.machines,
     events: store.events,
-    profiles: profilesWith(new Map([[known, 'worker']])),
+    profiles: profilesWith(options.roles ?? new Map([[known, 'worker']])),
     bundles,
     queue: createKeyedQueue<Mac>(),
     clock,
+    log: silentLog,
+    mostMachines: options.mostMachines ?? 100,
   }
   const roster = new Roster(parts)
   await roster.load()
@@ -100,6 +109,14 @@ test('seen() writes only what is new, and the time now and then', async (t) => {
   t.like(await store.machines.find(known), { lastSeenMs: 1_010_001, firmware: 'uefi-x64' })
 })
 
+test('seen() takes the time from a clock that was set back', async (t) => {
+  const { roster, clock, store } = await registry(t)
+  await roster.seen(known, {})
+  clock.ms -= 500_000
+  await roster.seen(known, {})
+  t.is((await store.machines.find(known))?.lastSeenMs, 500_000)
+})
+
 test('seen() knows no group addresses', async (t) => {
   const { roster } = await registry(t)
   await roster.seen(parseMac('ff:ff:ff:ff:ff:ff'), {})
@@ -120,12 +137,74 @@ test('offerBoot() sends a machine without a role to its disk, and one with a rol
   t.deepEqual(await desk.target(known), { imageVersion: '0.1.0', bundleDigest: 'b1' })
 })
 
-test('offerBoot() holds a machine whose bundle cannot be made, and says why', async (t) => {
-  const { desk, kinds } = await registry(t, {
-    bundles: { bundleFor: () => Promise.reject(new Error('a device node')) },
-  })
-  t.is((await desk.offerBoot(known, {})).plan.kind, 'hold')
-  t.true((await kinds()).includes('profile-broken'))
+test('offerBoot() holds a machine whose bundle cannot be made, says why, and tells it once', async (t) => {
+  const lines = 'Cannot make the overlay of x:\n  root/null: this is a device\n  root/fifo: this is a FIFO'
+  let problem: Error = new KitError('conflict', lines)
+  const { desk, kinds, store } = await registry(t, { bundles: { bundleFor: () => Promise.reject(problem) } })
+  const reason = 'Cannot make the overlay of x: root/null: this is a device (and 1 more)'
+  for (let asked = 0; asked < 3; asked += 1) {
+    t.deepEqual((await desk.offerBoot(known, {})).plan, { kind: 'hold', reason })
+  }
+  t.deepEqual(await kinds(), ['machine-discovered', 'boot-script-sent'])
+  problem = new Error('a secret cause')
+  const { plan } = await desk.offerBoot(known, {})
+  t.deepEqual(plan, { kind: 'hold', reason: "the server cannot make this machine's overlay bundle" })
+  t.is(
+    (await store.events.list({ limit: 1 }))[0]?.message,
+    `boot plan hold: ${plan.kind === 'hold' && plan.reason}`,
+  )
+})
+
+test('offerBoot() gives profile and bundle of the same moment when the role changes in between', async (t) => {
+  const roles = new Map([[known, 'worker']])
+  const bundles = {
+    bundleFor: async () => {
+      const digest = `of-${roles.get(known)}`
+      roles.set(known, 'gpu') // after the layers were read
+      return { digest, sizeBytes: 1, file: '/b' }
+    },
+  }
+  const { desk } = await registry(t, { roles, bundles })
+  const { plan } = await desk.offerBoot(known, {})
+  if (plan.kind !== 'live') return t.fail(plan.kind)
+  t.is(plan.profile.role, 'gpu')
+  t.is(plan.bundle.digest, 'of-gpu')
+})
+
+test('a flood of made-up MACs is taken in up to a limit, and leaves nothing beyond it', async (t) => {
+  const { desk, roster, store, clock, kinds } = await registry(t, { mostMachines: 3 })
+  const made = (n: number) => parseMac(`02:00:00:00:00:0${n}`)
+  const boots: string[] = []
+  for (let n = 0; n < 6; n += 1) boots.push((await desk.offerBoot(made(n), {})).boot.id)
+  t.deepEqual(roster.macs(), [made(0), made(1), made(2)])
+  t.is((await kinds()).length, 6)
+  const kept = await Promise.all(boots.map((id) => store.machines.findBoot(id)))
+  t.deepEqual(
+    kept.map((boot) => boot !== undefined),
+    [true, true, true, false, false, false],
+  )
+  await t.throwsAsync(desk.checkIn(made(5), { boot: 'x', phase: 'running' }), { code: 'unavailable' })
+  t.is((await desk.offerBoot(known, {})).plan.kind, 'live', 'one with a folder is always taken in')
+
+  clock.ms += 25 * 3_600_000
+  await roster.seen(made(0), {})
+  t.is((await desk.offerBoot(made(6), {})).plan.kind, 'local-disk')
+  t.deepEqual(
+    (await store.machines.list()).map(({ mac }) => mac),
+    [made(0), made(2), known, made(6)].toSorted(),
+  )
+  t.is(await store.machines.findBoot(boots[1] ?? ''), undefined)
+})
+
+test('offerBoot() does not take in a machine with a role when too many are known, and says so', async (t) => {
+  const everybody = { get: () => 'worker', keys: () => [], values: () => [] } as unknown as Map<Mac, string>
+  const { desk } = await registry(t, { roles: everybody, mostMachines: 0 })
+  await t.throwsAsync(desk.offerBoot(known, {}), { code: 'unavailable', message: /too many/ })
+})
+
+test('target() makes no bundle for a MAC that was never seen', async (t) => {
+  const { desk } = await registry(t, { bundles: { bundleFor: () => t.fail() as never } })
+  t.is(await desk.target(known), undefined)
 })
 
 test('a boot script asked for by somebody else does not silence the running machine', async (t) => {
@@ -154,9 +233,11 @@ test('checkIn() believes a later boot although the clock was set back in between
   await t.throwsAsync(desk.checkIn(known, { boot: first.boot.id, phase: 'running' }), { code: 'stale-boot' })
 })
 
-test('checkIn() refuses an unknown boot, records it and changes nothing', async (t) => {
+test('checkIn() refuses an unknown boot, records it once and changes nothing', async (t) => {
   const { desk, roster, kinds } = await registry(t)
-  await t.throwsAsync(desk.checkIn(unknown, { boot: 'made-up', phase: 'running' }), { code: 'not-found' })
+  for (const boot of ['made-up', 'made-up', 'another']) {
+    await t.throwsAsync(desk.checkIn(unknown, { boot, phase: 'running' }), { code: 'not-found' })
+  }
   t.is((await roster.find(unknown))?.state, 'discovered')
   t.deepEqual(await kinds(), ['machine-discovered', 'check-in-refused'])
 })

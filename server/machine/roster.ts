@@ -6,6 +6,7 @@ import type { Mac } from '#lib/mac.ts'
 import { isGroupMac } from '#lib/mac.ts'
 
 import { hostnameOf } from './boot-plan.ts'
+import type { NewEvent } from './event.ts'
 import type { Machine } from './machine.ts'
 import type {
   Bundles,
@@ -20,8 +21,12 @@ import type {
 
 /** How stale `lastSeenMs` may be on disk: sightings come by the packet, and a disk write for each would be waste. */
 const SEEN_RESOLUTION_MS = 10_000
-/** Beyond this many machines, MACs nobody gave a folder to are no longer taken in: made-up ones must not fill the disk. */
+/**
+ * Beyond this many machines, MACs nobody gave a folder to are no longer taken in: made-up ones must not fill the disk.
+ * Those that were only ever seen make room again when they have not been seen for a day.
+ */
 const MOST_MACHINES = 10_000
+const STALE_AFTER_MS = 24 * 3_600_000
 
 export interface RosterOptions {
   readonly machines: MachineStore
@@ -30,6 +35,7 @@ export interface RosterOptions {
   readonly bundles: Bundles
   readonly queue: KeyedQueue<Mac>
   readonly clock: Clock
+  readonly mostMachines?: number
 }
 
 export class Roster implements Sightings, MachineViews {
@@ -51,6 +57,14 @@ export class Roster implements Sightings, MachineViews {
     const known = this.#known.get(mac)
     if (known !== undefined && !tellsMore(known, sighting, this.#options.clock.nowMs())) return
     await this.#options.queue.run(mac, () => this.#notice(mac, sighting))
+  }
+
+  has(mac: Mac): boolean {
+    return this.#known.has(mac)
+  }
+
+  macs(): readonly Mac[] {
+    return [...this.#known.keys()]
   }
 
   async list(): Promise<readonly MachineView[]> {
@@ -82,7 +96,7 @@ export class Roster implements Sightings, MachineViews {
 
   async #discover(mac: Mac, sighting: Sighting): Promise<Machine | undefined> {
     const { clock, events, profiles } = this.#options
-    if (this.#known.size >= MOST_MACHINES && !profiles.machines().includes(mac)) return undefined
+    if (!(await this.#hasRoomFor(mac))) return undefined
     const nowMs = clock.nowMs()
     const machine: Machine = {
       mac,
@@ -93,21 +107,38 @@ export class Roster implements Sightings, MachineViews {
       rebootReasons: [],
       ...sighting,
     }
-    await this.save(machine)
     const role = profiles.profileFor(mac).role
-    await events.append({
+    const discovered: NewEvent = {
       kind: 'machine-discovered',
       mac,
       message: role === undefined ? 'a new machine, without a role' : `a new machine, role ${role}`,
       data: { ...(sighting.firmware && { firmware: sighting.firmware }) },
-    })
+    }
+    await Promise.all([this.save(machine), events.append(discovered)]) // one commit: both or neither
     return machine
+  }
+
+  async #hasRoomFor(mac: Mac): Promise<boolean> {
+    const { profiles, machines, clock, mostMachines = MOST_MACHINES } = this.#options
+    if (this.#known.size < mostMachines) return true
+    const withFolder = new Set(profiles.machines())
+    if (withFolder.has(mac)) return true
+    const staleMs = clock.nowMs() - STALE_AFTER_MS
+    for (const known of this.#known.values()) {
+      if (known.lastCheckInMs !== undefined || known.lastSeenMs > staleMs || withFolder.has(known.mac))
+        continue
+      this.#known.delete(known.mac)
+      await machines.remove(known.mac)
+      return true
+    }
+    return false
   }
 
   async #view(machine: Machine): Promise<MachineView> {
     const profile = this.#options.profiles.profileFor(machine.mac)
     const view = { ...machine, channel: profile.channel, hostname: hostnameOf(machine.mac, profile) }
     if (profile.role === undefined) return view
+    if (profile.broken !== undefined) return { ...view, role: profile.role }
     // A bundle that cannot be made is shown by its own event; the list must not fail over it.
     const bundle = await this.#options.bundles.bundleFor(machine.mac).catch(() => undefined)
     return { ...view, role: profile.role, ...(bundle && { wantedBundle: bundle.digest }) }
@@ -115,7 +146,8 @@ export class Roster implements Sightings, MachineViews {
 }
 
 function tellsMore(known: Machine, sighting: Sighting, nowMs: number): boolean {
-  if (nowMs - known.lastSeenMs >= SEEN_RESOLUTION_MS) return true
+  // Either way: a clock that was set back must not leave "last seen" in the future.
+  if (Math.abs(nowMs - known.lastSeenMs) >= SEEN_RESOLUTION_MS) return true
   return (
     (sighting.firmware !== undefined && sighting.firmware !== known.firmware) ||
     (sighting.uuid !== undefined && sighting.uuid !== known.uuid) ||
