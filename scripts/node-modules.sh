@@ -40,7 +40,8 @@ ensure_node_modules() {
   printf 'Installing the node modules, Node 24 among them (%s) …\n' "$modules_estimate" >&2
   mkdir -p "$(dirname "$modules_log")"
   # One retry: npm's own default waits two minutes before it says that there is no network.
-  if npm ci --no-progress --fetch-retries=1 --fetch-retry-mintimeout=2000 >"$modules_log" 2>&1; then
+  # The level: under `npm start --silent` this npm would be silent too, and could not say why it fails.
+  if npm ci --loglevel=warn --no-progress --fetch-retries=1 --fetch-retry-mintimeout=2000 >"$modules_log" 2>&1; then
     link_node "$node_package"
     touch -r package-lock.json node_modules/.package-lock.json # whatever the clock says
     modules_are_current ||

@@ -81,6 +81,13 @@ npm_that_installs() {
   [ "${#stderr_lines[@]}" -eq 3 ]
 }
 
+@test "start.sh lets npm speak under npm start --silent" {
+  npm_that 'case "$*" in *--loglevel=warn*) echo "npm ERR! code EAI_AGAIN" >&2 ;; esac; exit 1'
+  npm_config_loglevel=silent run --separate-stderr sh "$project/scripts/start.sh"
+  [ "$status" -eq 1 ]
+  [[ ${stderr_lines[1]} == *'no package registry answers'* ]]
+}
+
 @test "start.sh passes on what npm says of other trouble" {
   npm_that 'printf "npm error code EUSAGE\nnpm error the lock file is broken\n"; exit 1'
   run --separate-stderr sh "$project/scripts/start.sh"

@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process'
 import type { Readable } from 'node:stream'
 
-import { KitError } from '#lib/errors.ts'
+import { type ErrorCode, KitError } from '#lib/errors.ts'
 import { cannotStart, onLines, runCommand } from '#lib/process.ts'
 
 import type { Progress, StepProgress } from './progress.ts'
@@ -41,14 +41,21 @@ export function findMissing(names: readonly string[], listing: string): readonly
 
 /** Installs them without recommendations and without questions. Throws KitError with what apt complained of. */
 export async function installPackages(names: readonly string[], options: AptOptions): Promise<void> {
-  if (!(await areKnown(names))) await updateLists(options)
-  const step = options.progress.begin(`Installing ${names.length} Debian packages`, 20 + 4 * names.length)
-  let result = await aptGet(['install', '--no-install-recommends', ...names], options, step)
-  if (result.exitCode !== 0 && isStale(result.complaints) && !options.signal.aborted) {
+  const install = ['install', '--no-install-recommends', ...names]
+  const title = `Installing ${names.length} Debian packages`
+  const estimateSeconds = 20 + 4 * names.length
+  const areListsNew = !(await areKnown(names))
+  let complaints = areListsNew ? await updateLists(options) : ''
+  let step = options.progress.begin(title, estimateSeconds)
+  let result = await aptGet(install, options, step)
+  if (!areListsNew && isStale(result) && !options.signal.aborted) {
     step.failed()
-    await updateLists(options)
-    result = await aptGet(['install', '--no-install-recommends', ...names], options, step)
+    complaints = await updateLists(options)
+    step = options.progress.begin(title, estimateSeconds)
+    result = await aptGet(install, options, step)
   }
+  // What is wrong with the lists explains better than that a package is not in them.
+  if (isStale(result)) result = { ...result, complaints: `${complaints}${result.complaints}` }
   endStep(step, result, { doing: `install ${names.join(' ')}`, signal: options.signal })
 }
 
@@ -59,14 +66,19 @@ async function areKnown(names: readonly string[]): Promise<boolean> {
 }
 
 /** Lists older than the archive name versions that are no longer there. */
-function isStale(complaints: string): boolean {
-  return /404 {2}Not Found|Unable to locate package|has no installation candidate/.test(complaints)
+function isStale({ exitCode, complaints }: AptResult): boolean {
+  return (
+    exitCode !== 0 &&
+    /404 {2}Not Found|Unable to locate package|has no installation candidate/.test(complaints)
+  )
 }
 
-async function updateLists(options: AptOptions): Promise<void> {
+/** What apt complained of: it is content with old lists, or none, when an archive does not answer. */
+async function updateLists(options: AptOptions): Promise<string> {
   const step = options.progress.begin("Fetching Debian's package lists", 20)
   const result = await aptGet(['update'], options, step)
   endStep(step, result, { doing: "fetch Debian's package lists", signal: options.signal })
+  return result.complaints
 }
 
 interface AptResult {
@@ -85,18 +97,46 @@ function endStep(
   }
   step.failed()
   signal.throwIfAborted()
-  throw new KitError('unavailable', `Cannot ${doing}: ${firstError(result.complaints)}`, {
-    fix: `see whether this machine reaches the Debian archive: apt-get update`,
+  throw aptError(doing, result.complaints)
+}
+
+/** What helps, by what apt says in English (LC_ALL); the first that fits counts. */
+const REMEDIES: readonly { readonly says: RegExp; readonly code: ErrorCode; readonly fix: string }[] = [
+  {
+    says: /Failed to fetch|Could not resolve|Temporary failure resolving/,
+    code: 'unavailable',
+    fix: 'connect this machine to the internet, or name a mirror in /etc/apt; then try: apt-get update',
+  },
+  {
+    says: /enough free space|No space left/,
+    code: 'no-space',
+    fix: 'free 2 GB in /usr and /var/cache/apt (apt-get clean)',
+  },
+  {
+    says: /Could not get lock|Unable to acquire the dpkg/,
+    code: 'conflict',
+    fix: 'wait until the other package manager has ended',
+  },
+  {
+    says: /dpkg was interrupted|unmet dependencies|held broken packages/,
+    code: 'conflict',
+    fix: 'dpkg --configure -a && apt-get --fix-broken install',
+  },
+]
+
+/** Exported for its tests. */
+export function aptError(doing: string, complaints: string): KitError {
+  const remedy = REMEDIES.find(({ says }) => says.test(complaints))
+  const line = complaints.split('\n').find((text) => remedy?.says.test(text)) ?? firstError(complaints)
+  return new KitError(remedy?.code ?? 'unavailable', `Cannot ${doing}: ${line.replace(/^[EW]: /, '')}`, {
+    fix: remedy?.fix ?? 'see what apt says: apt-get update',
   })
 }
 
-/** Exported for its tests. */
-export function firstError(complaints: string): string {
+function firstError(complaints: string): string {
   const lines = complaints.split('\n').map((line) => line.trim())
   return (
-    lines.find((line) => line.startsWith('E: '))?.slice(3) ??
-    lines.find((line) => line !== '') ??
-    'no reason given'
+    lines.find((line) => line.startsWith('E: ')) ?? lines.find((line) => line !== '') ?? 'no reason given'
   )
 }
 

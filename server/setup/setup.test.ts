@@ -7,7 +7,7 @@ import test, { type ExecutionContext } from 'ava'
 import type { Clock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 
-import { findMissing, firstError, statusPercent } from './apt.ts'
+import { aptError, findMissing, statusPercent } from './apt.ts'
 import { checkSpace, ensureBaseImage, readProgress, recipeError } from './base-image.ts'
 import { PACKAGES, PURPOSES, type Purpose, packagesFor } from './packages.ts'
 import { createProgress } from './progress.ts'
@@ -59,10 +59,23 @@ for (const [line, expected] of STATUS_LINES) {
   test(`statusPercent() of ${line}`, (t) => t.deepEqual(statusPercent(line), expected))
 }
 
-test("firstError() prefers apt's own E: line", (t) => {
-  t.is(firstError('W: old\nE: Unable to locate package x\nE: more'), 'Unable to locate package x')
-  t.is(firstError('\nsomething else\n'), 'something else')
-  t.is(firstError(''), 'no reason given')
+test('aptError() says what apt complained of and what helps', (t) => {
+  const like = (complaints: string, message: string, fix: RegExp) => {
+    const error = aptError('install x', complaints)
+    t.is(error.message, `Cannot install x: ${message}`)
+    t.regex(error.fix ?? '', fix)
+  }
+  like('W: old\nE: Unable to locate package x\nE: more', 'Unable to locate package x', /^see what apt says/)
+  like('\nsomething else\n', 'something else', /^see/)
+  like('', 'no reason given', /^see/)
+  // apt 2.6 and 3.0, without a network: apt-get update ends with 0, and then the package is not in the lists.
+  like(
+    "W: Failed to fetch http://x/InRelease  Temporary failure resolving 'x'\nE: Unable to locate package x",
+    "Failed to fetch http://x/InRelease  Temporary failure resolving 'x'",
+    /^connect this machine/,
+  )
+  const full = "You don't have enough free space in /var/cache/apt/archives/."
+  like(`E: ${full}`, full, /^free 2 GB/)
 })
 
 test('remainingSeconds() believes the estimate first and the measured pace later', (t) => {
