@@ -1,6 +1,7 @@
 // The profile tree as a service: read at start, watched, and always answering with the last good value.
 
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 
 import { writeFileAtomically } from '#lib/atomic-file.ts'
 import type { Clock } from '#lib/clock.ts'
@@ -12,10 +13,11 @@ import type { Service } from '#lib/service.ts'
 import type { NewEvent } from '#machine/event.ts'
 import type { EventLog, ExplainedValue, ProfileProblem, Profiles } from '#machine/ports.ts'
 import type { LayerName, Profile } from '#machine/profile.ts'
-import { explainProfile, type Layers, machineLayer, mergeProfile, roleLayer } from '#machine/profile-merge.ts'
+import { explainProfile, machineLayer, mergeProfile, roleLayer } from '#machine/profile-merge.ts'
 import { checkSetting } from '#machine/settings.ts'
 
 import { EMPTY_TREE, settleTree, type TreeState } from './last-good.ts'
+import { changedOverlays, type OverlaySigns, signOverlays } from './overlay-signs.ts'
 import { readTree } from './read-tree.ts'
 import { compareTrees, macsOf, overlayChanged } from './tree-events.ts'
 import { type FileWatch, watchFiles } from './watch-files.ts'
@@ -45,6 +47,7 @@ export class ProfileTree implements Profiles, Service {
   readonly #queue = createKeyedQueue<'tree'>()
   readonly #listeners = new Set<() => void>()
   #state: TreeState = EMPTY_TREE
+  #overlays: OverlaySigns = new Map()
   #isRead = false
   #watch: FileWatch | undefined
   #cancelReread = () => {}
@@ -60,8 +63,8 @@ export class ProfileTree implements Profiles, Service {
     this.#watch = watchFiles({
       roots: [directory],
       clock,
-      onChange: (paths) => void this.#reread(paths),
-      onError: (error) => log.warn({ error }, `Cannot watch ${directory}: changes are noticed later`),
+      onChange: () => void this.#reread(),
+      onError: (error) => log.warn({ err: error }, `Cannot watch ${directory}: changes are noticed later`),
     })
     await this.#watch.ready // first the watch, then the reading: no change falls in between
     await this.#reread()
@@ -107,7 +110,10 @@ export class ProfileTree implements Profiles, Service {
     }))
   }
 
-  /** The listener is called whenever anything in the tree, overlays included, may have changed. It must not throw. */
+  /**
+   * The listener is called after the first reading, and whenever anything in the tree, overlays included, has changed;
+   * once more where it cannot be known. It must not throw.
+   */
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
@@ -145,21 +151,31 @@ export class ProfileTree implements Profiles, Service {
     }
   }
 
-  #reread(touched: ReadonlySet<string> = new Set()): Promise<void> {
+  #reread(): Promise<void> {
     return this.#queue.run('tree', async () => {
-      const { directory } = this.#options
-      const reading = await readTree(directory)
-      const before = this.#state
-      this.#state = settleTree(before, reading, directory)
-      const all = [
-        ...compareTrees(before, this.#state),
-        ...overlaysOf(touched, this.#state.layers).map(overlayChanged),
-      ]
-      // At the first reading everything is new, and only what is wrong is news.
-      await this.#tell(this.#isRead ? all : all.filter(({ kind }) => kind === 'profile-broken'))
+      const { directory, clock } = this.#options
+      const [before, signsBefore] = [this.#state, this.#overlays]
+      this.#state = settleTree(before, await readTree(directory), directory)
+      this.#overlays = await signOverlays(this.#state.layers, { before: signsBefore, nowMs: clock.nowMs() })
+      const changed = changedOverlays(signsBefore, this.#overlays)
+      const events = [...compareTrees(before, this.#state), ...changed.map(overlayChanged)]
+      const isFirst = !this.#isRead
       this.#isRead = true
-      for (const listener of this.#listeners) listener()
+      // At the first reading everything is new, and only what is wrong is news.
+      await this.#tell(isFirst ? events.filter(({ kind }) => kind === 'profile-broken') : events)
+      const mayHaveChanged = changed.length > 0 || [...signsBefore.values()].some(({ isFresh }) => isFresh)
+      if (isFirst || mayHaveChanged || !isDeepStrictEqual(before, this.#state)) this.#announce()
     })
+  }
+
+  #announce(): void {
+    for (const listener of this.#listeners) {
+      try {
+        listener()
+      } catch (error) {
+        this.#options.log.error({ err: error }, 'a listener of the profile tree threw')
+      }
+    }
   }
 
   async #tell(events: readonly NewEvent[]): Promise<void> {
@@ -167,7 +183,7 @@ export class ProfileTree implements Profiles, Service {
       try {
         await this.#options.events.append(event)
       } catch (error) {
-        this.#options.log.error({ error, event }, 'Cannot write an event of the profile tree')
+        this.#options.log.error({ err: error, event }, 'Cannot write an event of the profile tree')
       }
     }
   }
@@ -180,13 +196,4 @@ export class ProfileTree implements Profiles, Service {
       void this.#reread().then(() => this.#scheduleReread())
     })
   }
-}
-
-/** The layers whose overlay the paths belong to. */
-function overlaysOf(paths: ReadonlySet<string>, layers: Layers): readonly LayerName[] {
-  const isTouched = (directory: string) => {
-    const [root, attributes] = [join(directory, 'root'), join(directory, 'root.attributes')]
-    return [...paths].some((path) => path === root || path === attributes || path.startsWith(`${root}/`))
-  }
-  return [...layers.values()].filter(({ directory }) => isTouched(directory)).map(({ name }) => name)
 }

@@ -10,8 +10,8 @@ export interface WatchOptions {
   /** Absolute paths of files and whole directories. They need not exist, but the directories they lie in must. */
   readonly roots: readonly string[]
   readonly clock: Clock
-  /** Called after a burst of changes with the paths it touched. Must not throw. */
-  readonly onChange: (paths: ReadonlySet<string>) => void
+  /** Called after a burst of changes. Must not throw. */
+  readonly onChange: () => void
   /** The kernel has no watch left, or a directory cannot be opened: changes may go unnoticed. */
   readonly onError: (error: unknown) => void
 }
@@ -38,20 +38,18 @@ export function watchFiles({ roots, clock, onChange, onError }: WatchOptions): F
     ignored: (path) =>
       !parents.has(path) && !roots.some((root) => path === root || path.startsWith(`${root}/`)),
   })
-  let changed = new Set<string>()
-  let firstMs = 0
+  /** When the first change of this burst came; undefined between bursts. */
+  let firstMs: number | undefined
   let cancel = () => {}
 
   const flush = () => {
-    const burst = changed
-    changed = new Set()
-    onChange(burst)
+    firstMs = undefined
+    onChange()
   }
   watcher.on('all', (_event, path) => {
     if (parents.has(path) && !roots.includes(path)) return
     const nowMs = clock.monotonicMs()
-    if (changed.size === 0) firstMs = nowMs
-    changed.add(path)
+    firstMs ??= nowMs
     cancel()
     cancel = clock.after(Math.max(0, Math.min(QUIET_MS, firstMs + LONGEST_MS - nowMs)), flush)
   })
