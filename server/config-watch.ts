@@ -57,7 +57,7 @@ export function watchConfig(options: ConfigWatchOptions): Service {
         roots: [running.directory, ...outside],
         clock,
         onChange: reload,
-        onError: (error) => log.warn({ error }, `Cannot watch ${running.directory} for changes`),
+        onError: (error) => log.warn({ err: error }, `Cannot watch ${running.directory} for changes`),
       })
       await watch.ready
     },

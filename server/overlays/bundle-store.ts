@@ -130,7 +130,7 @@ export class BundleStore {
       else if (clock.nowMs() - sinceMs >= graceMs) {
         this.#retired.delete(digest)
         await rm(this.#fileOf(digest), { force: true }).catch((error: unknown) =>
-          log.warn({ error, digest }, 'Cannot remove an old overlay bundle'),
+          log.warn({ err: error, digest }, 'Cannot remove an old overlay bundle'),
         )
       }
     }
@@ -154,7 +154,7 @@ async function readIndex({ directory, log }: BundleStoreOptions): Promise<Map<Ma
     )
   } catch (error) {
     if (systemErrorCode(error) !== 'ENOENT')
-      log.warn({ error }, `Cannot read ${file}: earlier bundles are forgotten`)
+      log.warn({ err: error }, `Cannot read ${file}: earlier bundles are forgotten`)
     return new Map()
   }
 }
