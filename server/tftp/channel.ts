@@ -25,7 +25,7 @@ export async function openOwnPort(options: ChannelOptions): Promise<Channel> {
   const socket = await openUdp({ port: 0, ...(address === undefined ? {} : { address }) })
   socket.on('error', onError)
   socket.on('message', (bytes, from) => {
-    const packet = findPacket(bytes)
+    const packet = findPacket(bytes, from)
     if (packet === undefined) return
     if (isPeer(peer, from)) receive(packet)
     else if (packet.kind !== 'error') refuseStranger(socket, from)
@@ -49,8 +49,12 @@ function refuseStranger(socket: Socket, from: RemoteInfo): void {
   )
 }
 
-/** Undefined for bytes that are no TFTP. Answering them could only start a quarrel between two servers. */
-export function findPacket(bytes: Uint8Array): TftpPacket | undefined {
+/**
+ * Undefined for bytes that are no TFTP: answering them could only start a quarrel between two servers. And for
+ * whatever comes from port 0, which a datagram may have (RFC 768) but nobody can answer: dgram's `send` throws.
+ */
+export function findPacket(bytes: Uint8Array, from: Pick<RemoteInfo, 'port'>): TftpPacket | undefined {
+  if (from.port === 0) return undefined
   try {
     return decodeTftp(bytes)
   } catch (error) {

@@ -34,15 +34,18 @@ export class Sender {
   #transfer: Transfer | undefined
   #cancelWait = () => {}
   #ended = false
+  #heardMs = Number.NEGATIVE_INFINITY
 
   constructor(options: SenderOptions) {
     this.#options = options
     this.#oack = encodeTftp({ kind: 'oack', options: options.granted })
   }
 
-  /** True until the client has confirmed the first block. */
-  get isFresh(): boolean {
-    return (this.#transfer?.acked ?? 0) === 0
+  /** True until the client has confirmed the first block, and from then on while it lets no retransmission become due. */
+  get isLively(): boolean {
+    const { clock, policy } = this.#options
+    if ((this.#transfer?.acked ?? 0) === 0) return true
+    return clock.monotonicMs() - this.#heardMs < policy.firstDelayMs
   }
 
   begin(): void {
@@ -51,7 +54,9 @@ export class Sender {
 
   /** What the client sent to this transfer. Packets that mean nothing to a sender are ignored. */
   receive(packet: TftpPacket): void {
-    if (packet.kind === 'ack' || packet.kind === 'error') this.#advance(packet)
+    if (packet.kind !== 'ack' && packet.kind !== 'error') return
+    this.#heardMs = this.#options.clock.monotonicMs()
+    this.#advance(packet)
   }
 
   /** Ends without a word to anybody. */

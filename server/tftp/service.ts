@@ -110,7 +110,7 @@ class TftpListener implements TftpService {
   }
 
   #onMessage(listener: Socket, bytes: Buffer, from: RemoteInfo): void {
-    const packet = findPacket(bytes)
+    const packet = findPacket(bytes, from)
     // dgram has read the address out of the packet's own header.
     const peer: Peer = { ip: from.address as Ipv4, port: from.port }
     switch (packet?.kind) {
@@ -137,8 +137,9 @@ class TftpListener implements TftpService {
     const key = keyOf(peer)
     const former = this.#active.get(key)
     if (former !== undefined) {
-      // The same request again: our answer is on its way or will be repeated by the timer.
-      if (former.session.isFresh && Buffer.compare(former.bytes, bytes) === 0) return
+      // The same request again: our answer is on its way, or the transfer has begun while this waited in a full queue.
+      // A client that starts anew is silent first, and asks once more.
+      if (former.session.isLively && Buffer.compare(former.bytes, bytes) === 0) return
       former.session.stop()
       this.#active.delete(key)
     }

@@ -59,9 +59,9 @@ export class Session {
     this.#name = normaliseName(options.request.name)
   }
 
-  /** True while a repeated request can only mean that the first answer was lost or is not out yet. */
-  get isFresh(): boolean {
-    return this.#sender?.isFresh ?? true
+  /** True while the client's request, come again, says nothing new: no answer is out yet, or the client was heard just now. */
+  get isLively(): boolean {
+    return this.#sender?.isLively ?? true
   }
 
   /** Resolves when the transfer is over, however it ended, and its socket is closed. Never rejects. */

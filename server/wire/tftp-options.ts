@@ -26,12 +26,18 @@ export interface Negotiation {
 /** 1,500 bytes of Ethernet less the headers of IPv4 (20), UDP (8) and TFTP (4). */
 export const ETHERNET_BLOCK_BYTES = 1468
 
+/**
+ * RFC 2349 has 255. A client that is gone keeps its transfer for several times as long as this; curl asks for 6 s,
+ * atftp's default is 5.
+ */
+const MAX_TIMEOUT_SECONDS = 10
+
 /** Never fails: an option that is unknown or out of its range is as if it had not been sent (RFC 2347). */
 export function negotiateTftp(asked: TftpOptions, sizeBytes: number, limits: TransferLimits): Negotiation {
   const granted = new Map<string, string>()
   const blockBytes = numberIn(asked.get('blksize'), 8, 65_464)
   const windowBlocks = numberIn(asked.get('windowsize'), 1, 65_535)
-  const timeoutSeconds = numberIn(asked.get('timeout'), 1, 255)
+  const timeoutSeconds = numberIn(asked.get('timeout'), 1, MAX_TIMEOUT_SECONDS)
   const parameters = {
     blockBytes: Math.min(blockBytes ?? 512, limits.maxBlockBytes),
     windowBlocks: Math.min(windowBlocks ?? 1, limits.maxWindowBlocks),

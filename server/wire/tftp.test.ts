@@ -181,7 +181,7 @@ const negotiations: readonly (readonly [
     { blksize: '8', windowsize: '1', timeout: '1' },
   ],
   ['nothing below the range', { blksize: '7', windowsize: '0', timeout: '0' }, {}],
-  ['nothing above the range', { blksize: '65465', windowsize: '65536', timeout: '256' }, {}],
+  ['nothing above the range', { blksize: '65465', windowsize: '65536', timeout: '11' }, {}],
   ['nothing that is no number', { blksize: '0x400', windowsize: '-4', timeout: '' }, {}],
   ['nothing it does not know', { multicast: '', 'x-custom': '1' }, {}],
 ]
