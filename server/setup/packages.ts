@@ -30,7 +30,8 @@ export const PACKAGES: Readonly<Record<PackageGroup, Readonly<Record<string, str
     shfmt: 'formats shell',
     bats: 'runs the tests of shell',
     git: 'lists the files to check',
-    'busybox-static': 'the shell of the initrd, which its tests run under',
+    // Not `busybox`: the two exclude each other.
+    'busybox-static': 'the shell of the initrd, which its tests run under; DHCP and TFTP client',
     dash: 'the other shell they run under',
   },
   peers: {
@@ -39,7 +40,6 @@ export const PACKAGES: Readonly<Record<PackageGroup, Readonly<Record<string, str
     'tftp-hpa': 'TFTP client',
     'isc-dhcp-client': 'DHCP client',
     udhcpc: 'DHCP client',
-    busybox: 'DHCP and TFTP client',
     'avahi-daemon': 'mDNS peer',
     'avahi-utils': 'avahi-browse',
     dbus: 'what avahi-browse and avahi-daemon speak over',
