@@ -3,12 +3,13 @@
 import { rm } from 'node:fs/promises'
 
 import type { Clock } from '#lib/clock.ts'
-import { KitError, systemErrorCode } from '#lib/errors.ts'
+import { systemErrorCode } from '#lib/errors.ts'
 import type { Bundle, ProfileProblem } from '#machine/ports.ts'
 
 import type { BundleStore } from './bundle-store.ts'
+import type { Entry } from './entries.ts'
 import { type MergedEntry, type MergedOverlay, mergeLayers } from './merge.ts'
-import { packEntries } from './pack.ts'
+import { type PackedArchive, packEntries } from './pack.ts'
 import type { OverlayLayer } from './read-layer.ts'
 
 export interface OverlayLimits {
@@ -75,20 +76,26 @@ export class BundleMaker {
   async #mergeAndPack(layers: readonly OverlayLayer[]): Promise<Made> {
     const { entries, problems } = mergeOverlay(layers, this.#options.limits)
     if (problems.length > 0) return { problems }
+    const { store } = this.#options
+    const packed = await this.#pack(entries.map(({ entry }) => entry))
+    const known = await store.find(packed.digest)
+    if (known === undefined) return { bundle: await store.take(packed), problems }
+    await rm(packed.file)
+    return { bundle: known, problems }
+  }
+
+  /** A full disk costs the archives that are kept for no machine before it costs a new one. */
+  async #pack(entries: readonly Entry[]): Promise<PackedArchive> {
     const { store, directory } = this.#options
-    try {
-      const packed = await packEntries(
-        entries.map(({ entry }) => entry),
-        directory,
-      )
-      const known = await store.find(packed.digest)
-      if (known === undefined) return { bundle: await store.take(packed), problems }
-      await rm(packed.file)
-      return { bundle: known, problems }
-    } catch (cause) {
-      if (systemErrorCode(cause) !== 'ENOSPC') throw cause
-      const message = `Cannot write an overlay bundle: no space left in ${directory}`
-      throw new KitError('no-space', message, { cause })
+    for (;;) {
+      try {
+        return await packEntries(entries, directory)
+      } catch (cause) {
+        if (systemErrorCode(cause) !== 'ENOSPC') throw cause
+        if (await store.dropRetired()) continue
+        const message = `no space is left in ${directory}`
+        throw new Error(message, { cause })
+      }
     }
   }
 }

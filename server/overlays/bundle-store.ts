@@ -51,6 +51,8 @@ export class BundleStore {
   readonly #lastGood: Map<string, string>
   /** Archives that no machine has any more, and since when. */
   readonly #retired: Map<string, number>
+  /** The index on disk is not what it should be. */
+  #isUnsaved = false
   /** Many machines change at once: one writing serves them all. */
   readonly #save = createJoinedWork<void, void>(
     () => INDEX_FILE,
@@ -75,7 +77,10 @@ export class BundleStore {
     if (!/^[0-9a-f]{64}$/.test(digest)) return undefined
     const file = this.#fileOf(digest)
     try {
-      return { digest, sizeBytes: (await stat(file)).size, file }
+      const { size: sizeBytes } = await stat(file)
+      // Whoever asks is about to use it: it must not be taken away while it is fetched, or given to a machine again.
+      if (this.#retired.has(digest)) this.#retired.set(digest, this.#options.clock.nowMs())
+      return { digest, sizeBytes, file }
     } catch (error) {
       if (systemErrorCode(error) === 'ENOENT') return undefined
       throw error
@@ -95,11 +100,17 @@ export class BundleStore {
     return digest === undefined ? undefined : this.find(digest)
   }
 
+  /** Removes every archive that no machine has; false when there was none. For when the disk is full. */
+  async dropRetired(): Promise<boolean> {
+    const dropped = await this.#collectGarbage(Number.NEGATIVE_INFINITY)
+    return dropped > 0
+  }
+
   /** Returns the digest the machine had before, undefined when it had none. */
   async record(mac: Mac, layersKey: string, digest: string): Promise<string | undefined> {
     this.#lastGood.set(layersKey, digest)
     const { layersKey: oldKey, digests = [] } = this.#machines.get(mac) ?? {}
-    if (digests[0] === digest && oldKey === layersKey) return digest
+    if (digests[0] === digest && oldKey === layersKey && !this.#isUnsaved) return digest
     const kept = [digest, ...digests.filter((other) => other !== digest)].slice(0, 2)
     this.#machines.set(mac, { layersKey, digests: kept })
     for (const old of digests) if (!kept.includes(old)) this.#retire(old)
@@ -115,25 +126,40 @@ export class BundleStore {
     return join(this.#options.directory, `${digest}.tar`)
   }
 
+  /** Never throws: without an index only a restart would forget earlier bundles, and no machine shall wait for that. */
   async #writeIndex(): Promise<void> {
+    const { directory, graceMs, log } = this.#options
     const text = JSON.stringify(Object.fromEntries(this.#machines), undefined, 1)
-    await writeFileAtomically(join(this.#options.directory, INDEX_FILE), `${text}\n`)
-    await this.#collectGarbage()
+    try {
+      await writeFileAtomically(join(directory, INDEX_FILE), `${text}\n`)
+      this.#isUnsaved = false
+    } catch (error) {
+      this.#isUnsaved = true
+      log.warn(
+        { err: error },
+        `Cannot write ${INDEX_FILE} in ${directory}: it is tried again at the next question`,
+      )
+    }
+    await this.#collectGarbage(graceMs)
   }
 
   /** A new archive that is not yet any machine's is not retired, so it cannot be taken away in between. */
-  async #collectGarbage(): Promise<void> {
-    const { clock, graceMs, log } = this.#options
+  async #collectGarbage(graceMs: number): Promise<number> {
+    const { clock, log } = this.#options
     const used = this.#usedDigests()
+    let dropped = 0
     for (const [digest, sinceMs] of this.#retired) {
       if (used.has(digest)) this.#retired.delete(digest)
-      else if (clock.nowMs() - sinceMs >= graceMs) {
+      // Either way: a clock that was set back must not keep it for ever.
+      else if (Math.abs(clock.nowMs() - sinceMs) >= graceMs) {
         this.#retired.delete(digest)
+        dropped += 1
         await rm(this.#fileOf(digest), { force: true }).catch((error: unknown) =>
           log.warn({ err: error, digest }, 'Cannot remove an old overlay bundle'),
         )
       }
     }
+    return dropped
   }
 
   #usedDigests(): ReadonlySet<string> {

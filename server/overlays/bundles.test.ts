@@ -1,10 +1,12 @@
 // Tests of bundles over time: fresh, shared, kept, replaced, removed.
 
-import { appendFile, lstat, readdir, rm, writeFile } from 'node:fs/promises'
+import { execFileSync } from 'node:child_process'
+import { appendFile, lstat, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import test from 'ava'
 
+import { type Clock, systemClock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 import type { Bundle } from '#machine/ports.ts'
 import { mac, makeOverlays, other, run, unpack, writeFiles } from '#testing/overlay-layers.ts'
@@ -111,6 +113,75 @@ test('createOverlays() removes archives that an earlier run left unfinished', as
 test('createOverlays() says where when the directory cannot be made', async (t) => {
   const { overlays } = await makeOverlays(t, { file: '' }, { directory: '/dev/null/bundles' })
   await t.throwsAsync(overlays.bundleFor(mac), { code: 'unavailable', message: /\/dev\/null\/bundles/ })
+})
+
+test('a bundle that was given up is kept anew from the moment somebody asks for it again', async (t) => {
+  let nowMs = Date.now()
+  const clock: Clock = { ...systemClock, nowMs: () => nowMs }
+  const { home, overlays } = await makeOverlays(t, { 'low/root/a': '1' }, { clock, graceMs: 1000 })
+  const digests: string[] = []
+  for (const content of ['1', '2', '3']) {
+    await writeFile(join(home, 'low/root/a'), content)
+    digests.push((await overlays.bundleFor(mac)).digest)
+  }
+  const [first = ''] = digests
+  nowMs += 5000
+  t.truthy(await overlays.findBundle(first), 'nothing has changed since, so nothing was removed')
+  await writeFile(join(home, 'low/root/a'), '4')
+  await overlays.bundleFor(mac)
+  t.truthy(await overlays.findBundle(first), 'a machine is fetching it')
+  nowMs -= 3_600_000
+  await writeFile(join(home, 'low/root/a'), '5')
+  await overlays.bundleFor(mac)
+  t.is(await overlays.findBundle(first), undefined, 'a clock that was set back keeps nothing for ever')
+})
+
+test('bundleFor() gives a machine its bundle although the index cannot be written, and writes it later', async (t) => {
+  const { home, directory, overlays, told } = await makeOverlays(t, { 'low/root/a': '1' })
+  await overlays.bundleFor(mac)
+  const index = join(directory, 'machines.json')
+  await rm(index)
+  await mkdir(index) // a rename onto a folder fails, for root too
+  await writeFile(join(home, 'low/root/a'), '2')
+  const { digest } = await overlays.bundleFor(mac)
+  t.deepEqual(
+    told.map(({ kind }) => kind),
+    ['bundle-changed'],
+  )
+  await rm(index, { recursive: true })
+  t.is((await overlays.bundleFor(mac)).digest, digest)
+  t.true((await readFile(index, 'utf8')).includes(digest))
+  t.deepEqual(
+    told.map(({ kind }) => kind),
+    ['bundle-changed'],
+  )
+})
+
+test('a full disk costs archives that no machine has before it costs a new bundle, and no last good one', async (t) => {
+  const { home } = await makeOverlays(t, { 'low/root/file': '' })
+  // A file system of 1 MiB in a mount namespace of its own, which ends with the process.
+  const script = `
+    import { readdirSync, writeFileSync } from 'node:fs'
+    import { createOverlays } from '#overlays/overlays.ts'
+    const [low, log] = ['${home}/low', { warn: console.log, error: console.log }]
+    const overlays = createOverlays({
+      directory: '/mnt/bundles', log, graceMs: 3_600_000,
+      sources: { layersFor: () => [{ layer: 'low', directory: low }] },
+      events: { append: async () => {} },
+    })
+    const made = []
+    for (const letter of 'abcdef') {
+      writeFileSync(low + '/root/file', letter.repeat(200_000))
+      made.push((await overlays.bundleFor('02:00:00:00:00:01')).digest)
+    }
+    const left = readdirSync('/mnt/bundles').filter((name) => name.endsWith('.tar')).length
+    writeFileSync(low + '/root/file', 'x'.repeat(700_000))
+    const { digest } = await overlays.bundleFor('02:00:00:00:00:01')
+    console.log(new Set(made).size, left < 5, digest === made.at(-1), overlays.problems()[0].message)`
+  const mount = 'mount -t tmpfs -o size=1m none /mnt && exec "$@"'
+  const command = ['--mount', 'sh', '-c', mount, 'sh', process.execPath, '--input-type=module', '-e', script]
+  const said = '6 true true Cannot pack the overlay: no space is left in /mnt/bundles'
+  t.is(execFileSync('unshare', command, { encoding: 'utf8' }).trim(), said)
 })
 
 test('createJoinedWork() answers all who come while it runs with one later run', async (t) => {

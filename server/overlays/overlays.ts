@@ -123,7 +123,7 @@ class OverlayService implements Overlays {
         return await maker.make(layers)
       } catch (error) {
         if (error instanceof SourceChangedError && attempt < MAX_ATTEMPTS) continue
-        if (error instanceof KitError) throw error
+        // A full disk, for instance: what the machines had stays in force.
         const { layer = '', directory: file = '' } = layers.at(-1) ?? {}
         return { problems: [{ layer, file, message: `Cannot pack the overlay: ${describeError(error)}` }] }
       }
