@@ -29,8 +29,8 @@ export class LeaseDesk {
       case 'ack':
       case 'decline':
       case 'release':
-        this.#pool.dropOffer(ask)
         await this.#commit(decision.lease)
+        this.#pool.dropOffer(ask)
         break
       case 'nak':
         this.#pool.dropOffer(ask)

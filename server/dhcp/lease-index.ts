@@ -10,6 +10,7 @@ export class LeaseIndex {
   readonly #byIp = new Map<Ipv4, Lease>()
   readonly #byClient = new Map<string, Lease>()
   readonly #byMac = new Map<Mac, Lease>()
+  readonly #declined = new Set<Lease>()
 
   get size(): number {
     return this.#byIp.size
@@ -17,6 +18,11 @@ export class LeaseIndex {
 
   all(): Iterable<Lease> {
     return this.#byIp.values()
+  }
+
+  /** The one declined longest ago first, whether or not its time is over. */
+  declined(): Iterable<Lease> {
+    return this.#declined
   }
 
   at(ip: Ipv4): Lease | undefined {
@@ -35,7 +41,10 @@ export class LeaseIndex {
   put(lease: Lease): void {
     this.remove(lease.ip)
     this.#byIp.set(lease.ip, lease)
-    if (lease.kind === 'declined') return
+    if (lease.kind === 'declined') {
+      this.#declined.add(lease)
+      return
+    }
     this.#byClient.set(lease.clientKey, lease)
     this.#byMac.set(lease.mac, lease)
   }
@@ -44,6 +53,7 @@ export class LeaseIndex {
     const lease = this.#byIp.get(ip)
     if (lease === undefined) return
     this.#byIp.delete(ip)
+    this.#declined.delete(lease)
     if (this.#byClient.get(lease.clientKey) === lease) this.#byClient.delete(lease.clientKey)
     if (this.#byMac.get(lease.mac) === lease) this.#byMac.delete(lease.mac)
   }

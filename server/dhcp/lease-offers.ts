@@ -14,9 +14,14 @@ export interface Offer {
   readonly untilMs: number
 }
 
+/** More than a whole term left means that the clock was set back since: nobody waits for that offer any more. */
+export function isLapsed({ untilMs }: Offer, nowMs: number): boolean {
+  return untilMs <= nowMs || untilMs > nowMs + OFFER_MS
+}
+
 export class LeaseOffers {
   readonly #maxOffers: number
-  /** Both in the order of `untilMs`, since every offer is held equally long. */
+  /** Both in the order in which the offers were made. */
   readonly #byIp = new Map<Ipv4, Offer>()
   readonly #byClient = new Map<string, Offer>()
 
@@ -39,6 +44,8 @@ export class LeaseOffers {
   /** Returns the addresses that this offer pushed out: the client's earlier one, and the oldest when the table is full. */
   hold(ip: Ipv4, client: LeaseClient, nowMs: number): readonly Ipv4[] {
     const freed = this.drop(client).filter((earlier) => earlier !== ip)
+    const rival = this.#byIp.get(ip) // a machine asks for its reserved address under another identifier
+    if (rival !== undefined) this.#forget(rival)
     const oldest = this.#byIp.values().next().value
     if (this.#byIp.size >= this.#maxOffers && oldest !== undefined) {
       this.#forget(oldest)
@@ -62,7 +69,7 @@ export class LeaseOffers {
   expire(nowMs: number): readonly Ipv4[] {
     const freed: Ipv4[] = []
     for (const offer of this.#byIp.values()) {
-      if (offer.untilMs > nowMs) break
+      if (!isLapsed(offer, nowMs)) break
       this.#forget(offer)
       freed.push(offer.ip)
     }

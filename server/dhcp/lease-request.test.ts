@@ -67,6 +67,8 @@ for (const { title, who = 1, ask, answer } of [
     ask: { requestedIp: ip(10), relayIp: ip(5) },
     answer: 'ack 10.77.0.10',
   },
+  { title: 'reboots and asks for a free address', ask: { requestedIp: ip(12) }, answer: 'nak has-another' },
+  { title: 'uses a free address', ask: { clientIp: ip(12) }, answer: 'ack 10.77.0.12' },
   {
     title: 'is unknown and its address is free',
     who: 3,

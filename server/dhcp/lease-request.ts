@@ -46,17 +46,27 @@ export function decideRequest(ask: LeaseAsk, pool: Pool, nowMs: number): LeaseDe
   if (state.kind === 'renewing' && !subnetHas(subnet, state.ip)) {
     return { kind: 'silent', reason: 'other-subnet' }
   }
-  const nakReason = findNakReason(state.ip, ask, pool, nowMs)
+  const nakReason = findNakReason(state, ask, pool, nowMs)
   if (nakReason !== undefined) return { kind: 'nak', reason: nakReason, ip: state.ip }
   return acknowledge(state.ip, ask, pool, nowMs)
 }
 
-function findNakReason(ip: Ipv4, ask: LeaseAsk, pool: Pool, nowMs: number): NakReason | undefined {
+function findNakReason(
+  { kind, ip }: Exclude<RequestState, { kind: 'malformed' }>,
+  ask: LeaseAsk,
+  pool: Pool,
+  nowMs: number,
+): NakReason | undefined {
   const obstacle = pool.obstacleTo(ip, ask, nowMs)
   if (obstacle !== undefined) return obstacle
   const reserved = pool.policy.reservationFor(ask.mac)
   const canHaveReserved = reserved !== undefined && pool.obstacleTo(reserved, ask, nowMs) === undefined
-  return canHaveReserved && reserved !== ip ? 'reservation-changed' : undefined
+  if (canHaveReserved) return reserved === ip ? undefined : 'reservation-changed'
+  // INIT-REBOOT with a wrong notion of its address (RFC 2131 §4.3.2): one client would hold two. In the other states
+  // it was just offered the address, or is using it.
+  const own = pool.leaseOf(ask)
+  const hasAnother = own !== undefined && own.ip !== ip && own.expiresMs > nowMs && pool.offerTo(ask) !== ip
+  return kind === 'init-reboot' && hasAnother ? 'has-another' : undefined
 }
 
 function acknowledge(ip: Ipv4, ask: LeaseAsk, pool: Pool, nowMs: number): LeaseDecision {

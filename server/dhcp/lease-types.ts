@@ -41,7 +41,7 @@ export interface LeasePolicy {
   readonly subnet: Subnet
   /** Absent: only machines with a reservation get an address. */
   readonly pool?: AddressRange
-  /** Never leased besides the server's own: the router. */
+  /** In use by hosts that ask for no address, such as router and DNS servers: leased to nobody without a reservation. */
   readonly takenIps: readonly Ipv4[]
   readonly leaseSeconds: number
   /** The address `machines/<mac>/ip` gives; asked anew each time, for the file may have changed. */
@@ -63,6 +63,7 @@ export type NakReason =
   | 'outside-pool'
   | 'reserved-for-another'
   | 'reservation-changed'
+  | 'has-another'
 
 export type LeaseDecision =
   | { readonly kind: 'offer'; readonly ip: Ipv4; readonly leaseSeconds: number }

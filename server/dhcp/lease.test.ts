@@ -44,6 +44,23 @@ test('settle() gives an offered address to others once the offer has lapsed', as
   t.is(brief(await network.settle(2, { type: 'discover' })), 'offer 10.77.0.10')
 })
 
+test('settle() ends an offer that seems to last for days when the clock was set back', async (t) => {
+  const network = makeLeaseNetwork({ pool: { first: ip(10), last: ip(10) } })
+  await network.settle(1, { type: 'discover' })
+  network.pass(-24 * 60 * 60 * 1000)
+  t.is(brief(await network.settle(2, { type: 'discover' })), 'offer 10.77.0.10')
+})
+
+test('settle() keeps the offer of a reserved address apart from an earlier one under another identifier', async (t) => {
+  const network = makeLeaseNetwork({ pool: { first: ip(10), last: ip(10) } })
+  network.reservations.set(mac(1), ip(10))
+  await network.settle(1, { type: 'discover', clientKey: 'ff01' })
+  await network.settle(1, { type: 'discover', clientKey: 'ff02' })
+  await network.settle(1, { type: 'request', clientKey: 'ff01', serverId: OTHER_SERVER }) // takes the first one back
+  network.reservations.clear()
+  t.is(brief(await network.settle(2, { type: 'discover' })), 'silent pool-empty')
+})
+
 test('settle() gives an address to others when its client chose another server', async (t) => {
   const network = makeLeaseNetwork({ pool: { first: ip(10), last: ip(10) } })
   await network.settle(1, { type: 'discover' })
@@ -99,6 +116,28 @@ test('settle() keeps a declined address from everybody for some hours', async (t
   t.is(await network.obtain(2, { requestedIp: ip(10) }), ip(10))
 })
 
+test('settle() doubts a client that declines address after address, and gives others what it declined', async (t) => {
+  const network = makeLeaseNetwork()
+  for (const address of [10, 11, 12]) {
+    t.is(await network.obtain(1), ip(address))
+    await network.settle(1, { type: 'decline', requestedIp: ip(address) })
+  }
+  t.is(brief(await network.settle(1, { type: 'discover' })), 'silent pool-empty')
+  t.is(brief(await network.settle(2, { type: 'discover' })), 'offer 10.77.0.10', 'declined longest ago')
+  t.is(brief(await network.settle(3, { type: 'discover' })), 'offer 10.77.0.11')
+  t.is(brief(await network.settle(4, { type: 'request', requestedIp: ip(10) })), 'nak address-taken')
+  network.reservations.set(mac(9), ip(12))
+  t.is(brief(await network.settle(4, { type: 'discover' })), 'silent pool-empty', 'but not what is reserved')
+  t.is(await network.obtain(2), ip(10))
+  t.like(network.stored.get(ip(10)), { kind: 'leased', mac: mac(2) })
+  await network.settle(2, { type: 'decline', requestedIp: ip(10) })
+  t.is(
+    brief(await network.settle(4, { type: 'discover' })),
+    'silent pool-empty',
+    'the second one is believed',
+  )
+})
+
 test('settle() answers INFORM without a lease, on its own network only', async (t) => {
   const network = makeLeaseNetwork()
   t.is(brief(await network.settle(1, { type: 'inform', clientIp: ip(50) })), 'inform-ack')
@@ -142,6 +181,13 @@ test('settle() gives a machine another address while its reserved one is still l
   t.is(await network.obtain(9), ip(10))
 })
 
+test('settle() leases the address of a DNS server only to the machine it is reserved for', async (t) => {
+  const network = makeLeaseNetwork({ takenIps: [ip(10), ip(11)] })
+  t.is(await network.obtain(1, { requestedIp: ip(10) }), ip(12))
+  network.reservations.set(mac(9), ip(11))
+  t.is(await network.obtain(9), ip(11))
+})
+
 test('settle() gives reserved addresses only when there is no pool', async (t) => {
   const network = makeLeaseNetwork({}, { hasPool: false })
   t.is(brief(await network.settle(1, { type: 'discover', requestedIp: ip(10) })), 'silent pool-empty')
@@ -177,7 +223,9 @@ test('settle() forgets what it could not commit', async (t) => {
   await network.settle(1, { type: 'discover' })
   await t.throwsAsync(network.settle(1, select), { message: 'disk full' })
   network.store.put = put
-  t.is(brief(await network.settle(2, { type: 'discover', requestedIp: ip(10) })), 'offer 10.77.0.10')
+  t.is(brief(await network.settle(2, { type: 'discover' })), 'offer 10.77.0.11', 'the offer stands')
+  network.pass(OFFER_MS)
+  t.is(brief(await network.settle(3, { type: 'discover', requestedIp: ip(10) })), 'offer 10.77.0.10')
 })
 
 test('settle() holds no more offers than it may when made-up clients ask', async (t) => {

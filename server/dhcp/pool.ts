@@ -2,12 +2,16 @@
 
 import type { Ipv4 } from '#lib/ipv4.ts'
 import { ipv4FromNumber, ipv4ToNumber, subnetBroadcast, subnetHas } from '#lib/ipv4.ts'
+import type { Mac } from '#lib/mac.ts'
 import type { Lease } from '#machine/ports.ts'
 
 import { ExpiryQueue } from './expiry-queue.ts'
 import { isHeldBy, LeaseIndex } from './lease-index.ts'
-import { LeaseOffers } from './lease-offers.ts'
+import { isLapsed, LeaseOffers, type Offer } from './lease-offers.ts'
 import type { LeaseClient, LeasePolicy } from './lease-types.ts'
+
+/** A client that found this many addresses in use is likelier to be broken than right. */
+const DOUBTED_DECLINES = 3
 
 /** Why an address cannot be given to a client. */
 export type Obstacle = 'wrong-subnet' | 'address-taken' | 'outside-pool' | 'reserved-for-another'
@@ -18,6 +22,7 @@ export class Pool {
   readonly #offers: LeaseOffers
   readonly #expiries = new ExpiryQueue()
   readonly #neverLeased: ReadonlySet<Ipv4>
+  readonly #taken: ReadonlySet<Ipv4>
   /** Everything from here to the end of the range has never been looked at. */
   #next: number
   readonly #last: number
@@ -28,7 +33,8 @@ export class Pool {
     const { subnet, pool, serverIp, takenIps } = policy
     this.policy = policy
     this.#offers = new LeaseOffers(maxOffers)
-    this.#neverLeased = new Set([subnet.network, subnetBroadcast(subnet), serverIp, ...takenIps])
+    this.#neverLeased = new Set([subnet.network, subnetBroadcast(subnet), serverIp])
+    this.#taken = new Set(takenIps)
     this.#next = pool === undefined ? 0 : ipv4ToNumber(pool.first)
     this.#last = pool === undefined ? -1 : ipv4ToNumber(pool.last)
     // A client that moved has an old record too: the one that lasts longest is the one it uses.
@@ -56,24 +62,28 @@ export class Pool {
 
   /** What speaks against this client having this address; undefined: nothing. */
   obstacleTo(ip: Ipv4, client: LeaseClient, nowMs: number): Obstacle | undefined {
-    if (!subnetHas(this.policy.subnet, ip)) return 'wrong-subnet'
-    if (this.#neverLeased.has(ip)) return 'address-taken'
-    const owner = this.policy.reservedTo(ip)
-    if (owner !== undefined && owner !== client.mac) return 'reserved-for-another'
-    if (owner === undefined && !this.isInPool(ip)) return 'outside-pool'
+    const forbidden = this.#ruleAgainst(ip, client)
+    if (forbidden !== undefined) return forbidden
     const lease = this.#leases.at(ip)
+    const offer = this.#offerAt(ip, nowMs)
+    const isOffered = offer?.clientKey === client.clientKey
+    if (lease?.kind === 'declined' && isOffered) return undefined // findFree() offers it as the last resort
+    const owner = this.policy.reservedTo(ip)
     // A reservation belongs to the machine, under whatever identifier one of its systems took the address.
     const isOwn = lease?.kind === 'leased' && (isHeldBy(lease, client) || owner === lease.mac)
     if (lease !== undefined && lease.expiresMs > nowMs && !isOwn) return 'address-taken'
-    const offer = this.#offers.at(ip)
-    const isOffered = offer !== undefined && offer.clientKey !== client.clientKey && owner === undefined
-    return isOffered && offer.untilMs > nowMs ? 'address-taken' : undefined
+    return offer !== undefined && !isOffered && owner === undefined ? 'address-taken' : undefined
   }
 
-  /** An address for a client that has none: never used before, else the one whose lease ended longest ago. */
+  /**
+   * An address for a client that has none: never used before, else the one whose lease ended longest ago, else one
+   * whose DECLINE is in doubt (docs/decisions/declined-addresses.md).
+   */
   findFree(client: LeaseClient, nowMs: number): Ipv4 | undefined {
     this.#takeBack(this.#offers.expire(nowMs))
-    return this.#findUnused(client, nowMs) ?? this.#findExpired(client, nowMs)
+    return (
+      this.#findUnused(client, nowMs) ?? this.#findExpired(client, nowMs) ?? this.#findDeclined(client, nowMs)
+    )
   }
 
   holdOffer(ip: Ipv4, client: LeaseClient, nowMs: number): void {
@@ -104,6 +114,21 @@ export class Pool {
     }
     this.#leases.remove(ip)
     this.#takeBack([ip])
+  }
+
+  /** What the configuration says against it, whoever uses the address now. */
+  #ruleAgainst(ip: Ipv4, client: LeaseClient): Obstacle | undefined {
+    if (!subnetHas(this.policy.subnet, ip)) return 'wrong-subnet'
+    if (this.#neverLeased.has(ip)) return 'address-taken'
+    const owner = this.policy.reservedTo(ip)
+    if (owner !== undefined) return owner === client.mac ? undefined : 'reserved-for-another'
+    if (this.#taken.has(ip)) return 'address-taken'
+    return this.isInPool(ip) ? undefined : 'outside-pool'
+  }
+
+  #offerAt(ip: Ipv4, nowMs: number): Offer | undefined {
+    const offer = this.#offers.at(ip)
+    return offer === undefined || isLapsed(offer, nowMs) ? undefined : offer
   }
 
   #findUnused(client: LeaseClient, nowMs: number): Ipv4 | undefined {
@@ -141,6 +166,20 @@ export class Pool {
     }
     for (const lease of passedOver) this.#expiries.push(lease)
     return found
+  }
+
+  /** Of a client that declines one address after the other, and never for that client: it would do so again. */
+  #findDeclined(client: LeaseClient, nowMs: number): Ipv4 | undefined {
+    const declined = [...this.#leases.declined()]
+    const times = new Map<Mac, number>()
+    for (const { mac } of declined) times.set(mac, (times.get(mac) ?? 0) + 1)
+    for (const { ip, mac } of declined) {
+      const isBelieved = (times.get(mac) ?? 0) < DOUBTED_DECLINES
+      if (isBelieved || mac === client.mac || this.#ruleAgainst(ip, client) !== undefined) continue
+      const offer = this.#offerAt(ip, nowMs)
+      if (offer === undefined || offer.clientKey === client.clientKey) return ip
+    }
+    return undefined
   }
 
   /** Addresses with a record are found again by its expiry; the others are kept at hand. */

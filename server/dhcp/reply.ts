@@ -25,6 +25,7 @@ const NAK_MESSAGES: Readonly<Record<NakReason, string>> = {
   'outside-pool': 'address is not in the pool',
   'reserved-for-another': 'address is reserved for another machine',
   'reservation-changed': 'another address is reserved for this machine',
+  'has-another': 'this client has another address',
 }
 
 /** The columns of RFC 2131 table 3. Undefined for a decision that is not answered. */

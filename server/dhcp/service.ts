@@ -111,7 +111,7 @@ export function createDhcpService(options: DhcpServiceOptions): DhcpService {
 }
 
 async function loadPool(options: DhcpServiceOptions): Promise<Pool> {
-  const takenIps = options.router === undefined ? [] : [options.router]
+  const takenIps = [...(options.router === undefined ? [] : [options.router]), ...options.dns]
   return new Pool({ ...options, takenIps }, await options.leases.list())
 }
 
