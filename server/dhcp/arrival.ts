@@ -1,11 +1,11 @@
 // One packet as it came in, decoded and classified.
 
 import { isGroupMac, type Mac } from '#lib/mac.ts'
+import type { Endpoint } from '#lib/udp.ts'
 import { type DhcpPacket, decodeDhcp } from '#wire/dhcp4.ts'
 import { BOOTP_OP, type MessageType } from '#wire/dhcp4-codes.ts'
 
 import { type Classified, classify } from './classify.ts'
-import type { Endpoint } from './reply.ts'
 
 /** Where a packet was heard. */
 export interface Ear {

@@ -1,6 +1,7 @@
 // Proxy mode: the router gives the addresses, these replies only say what to boot (PXE 2.1 §2.2).
 
-import { ANY_IPV4, BROADCAST_IPV4, type Ipv4, ipv4ToBytes } from '#lib/ipv4.ts'
+import { ANY_IPV4, BROADCAST_IPV4, ipv4ToBytes } from '#lib/ipv4.ts'
+import type { Endpoint } from '#lib/udp.ts'
 import type { DhcpPacket } from '#wire/dhcp4.ts'
 import { BOOTP_OP, DHCP_PORT, MESSAGE_TYPE, type MessageType, OPTION } from '#wire/dhcp4-codes.ts'
 import { findIp, uint8Bytes } from '#wire/dhcp4-values.ts'
@@ -8,11 +9,7 @@ import { findIp, uint8Bytes } from '#wire/dhcp4-values.ts'
 import type { BootClient, Classified } from './classify.ts'
 import type { BootContext, BootDecision } from './pxe-decide.ts'
 import { type Boot, bootFields } from './pxe-reply.ts'
-
-export interface Endpoint {
-  readonly ip: Ipv4
-  readonly port: number
-}
+import { echoed } from './reply.ts'
 
 export interface ProxyArrival {
   readonly decision: BootDecision
@@ -68,7 +65,6 @@ function replyPacket(
   boot: Boot,
 ): DhcpPacket {
   const fields = bootFields(request, client, { mode: 'proxy', ...boot })
-  const relayAgent = request.options.get(OPTION.relayAgent)
   return {
     op: BOOTP_OP.reply,
     hardwareType: request.hardwareType,
@@ -84,8 +80,8 @@ function replyPacket(
     options: new Map([
       [OPTION.messageType, uint8Bytes(messageType)],
       [OPTION.serverId, ipv4ToBytes(boot.context.serverIp)],
+      ...echoed(request.options), // before the boot file name, behind which EDK II writes (quirks.ts)
       ...fields.options,
-      ...(relayAgent === undefined ? [] : [[OPTION.relayAgent, relayAgent] as const]), // RFC 3046 §2.2
     ]),
   }
 }

@@ -7,6 +7,7 @@ import { DecodeError } from '#lib/bytes.ts'
 import { systemClock } from '#lib/clock.ts'
 import { parseIpv4 } from '#lib/ipv4.ts'
 import { type Mac, macFromBytes, parseMac } from '#lib/mac.ts'
+import type { Endpoint } from '#lib/udp.ts'
 import { type CapturedDhcp, mutations, readDhcpRequests } from '#testing/captured-dhcp.ts'
 import { readGolden } from '#testing/golden.ts'
 import { discover, type MadeOptions } from '#testing/made-dhcp.ts'
@@ -18,7 +19,7 @@ import { textBytes } from '#wire/dhcp4-values.ts'
 import { type BootClient, classify } from './classify.ts'
 import { LoopBreaker } from './loop-breaker.ts'
 import { type BootContext, decideBoot } from './pxe-decide.ts'
-import { type Endpoint, type ProxyReply, proxyReply } from './pxe-proxy.ts'
+import { type ProxyReply, proxyReply } from './pxe-proxy.ts'
 import { withBoot } from './pxe-reply.ts'
 import { QUIRKS, replyForm } from './quirks.ts'
 
@@ -133,12 +134,17 @@ test('proxyReply() ignores what is not its to answer', (t) => {
   }
 })
 
+test('proxyReply() gives the client identifier back (RFC 6842 §3)', (t) => {
+  const reply = answer(discover({ 60: PXE, 93: [0, 7], 61: [255, 1, 2] }))
+  t.deepEqual(reply.kind === 'reply' && reply.packet.options.get(OPTION.clientId), Uint8Array.of(255, 1, 2))
+})
+
 test('proxyReply() answers through the relay with its option 82, and a client without an address by broadcast', (t) => {
   const relayed = answer(discover({ 60: PXE, 93: [0, 7], 82: [1, 1, 9] }, { relayIp: parseIpv4('10.9.0.1') }))
   if (relayed.kind !== 'reply') return t.fail(relayed.reason)
   t.deepEqual(relayed.to, { ip: parseIpv4('10.9.0.1'), port: 67 })
   t.is(relayed.packet.relayIp, parseIpv4('10.9.0.1'))
-  t.deepEqual([...relayed.packet.options.keys()].at(-1), OPTION.relayAgent)
+  t.deepEqual([...decodeDhcp(encodeDhcp(relayed.packet)).options.keys()].slice(-2), [67, OPTION.relayAgent])
 
   const homeless = answer(discover({ 60: PXE, 93: [0, 7], 53: [3] }), 4011, ANY)
   t.like(homeless, { kind: 'reply', to: { ip: parseIpv4('255.255.255.255'), port: 68 } })

@@ -1,17 +1,13 @@
 // Server mode: from a lease decision to the packet that tells the client, and where that packet goes.
 
 import { ANY_IPV4, BROADCAST_IPV4, type Ipv4, ipv4ToBytes } from '#lib/ipv4.ts'
+import type { Endpoint } from '#lib/udp.ts'
 import type { DhcpPacket } from '#wire/dhcp4.ts'
 import { BOOTP_OP, DHCP_PORT, MESSAGE_TYPE, type MessageType, OPTION } from '#wire/dhcp4-codes.ts'
 import { type DhcpOptions, textBytes, uint8Bytes } from '#wire/dhcp4-values.ts'
 
 import type { LeaseDecision, NakReason } from './lease-types.ts'
 import { leaseTimeOptions, type NetworkParameters, networkOptions } from './reply-options.ts'
-
-export interface Endpoint {
-  readonly ip: Ipv4
-  readonly port: number
-}
 
 export interface ReplyParameters extends NetworkParameters {
   readonly serverIp: Ipv4
@@ -91,7 +87,7 @@ function replyPacket(
 }
 
 /** The client's identifier goes back to it (RFC 6842 §3), the relay agent's information to the agent (RFC 3046 §2.2). */
-function echoed(options: DhcpOptions): [number, Uint8Array][] {
+export function echoed(options: DhcpOptions): [number, Uint8Array][] {
   return [OPTION.clientId, OPTION.relayAgent].flatMap((code) => {
     const value = options.get(code)
     return value === undefined ? [] : [[code, value] as [number, Uint8Array]]

@@ -1,9 +1,9 @@
 // What a mode of the service does with one packet.
 
+import type { Endpoint } from '#lib/udp.ts'
 import type { DhcpPacket } from '#wire/dhcp4.ts'
 
 import type { Arrival } from './arrival.ts'
-import type { Endpoint } from './reply.ts'
 
 export interface Answer {
   readonly packet: DhcpPacket

@@ -4,6 +4,12 @@ import type { Socket } from 'node:dgram'
 
 import type { Ipv4 } from './ipv4.ts'
 
+/** Where a datagram comes from or goes to. */
+export interface Endpoint {
+  readonly ip: Ipv4
+  readonly port: number
+}
+
 export interface UdpOptions {
   /** 0 picks a free one. */
   readonly port: number

@@ -6,6 +6,7 @@ import type { Clock } from '#lib/clock.ts'
 import { describeError } from '#lib/errors.ts'
 import type { Ipv4 } from '#lib/ipv4.ts'
 import type { Log } from '#lib/log.ts'
+import type { Endpoint } from '#lib/udp.ts'
 import { encodeTftp, TFTP_ERROR, type TftpPacket, type TftpRequest } from '#wire/tftp.ts'
 import { negotiateTftp, type TransferLimits } from '#wire/tftp-options.ts'
 
@@ -15,10 +16,7 @@ import { Sender } from './sender.ts'
 import type { RetryPolicy, TransferOutcome } from './transfer.ts'
 
 /** Where a client sends from; the port is its transfer identifier (RFC 1350 §4). */
-export interface Peer {
-  readonly ip: Ipv4
-  readonly port: number
-}
+export type Peer = Endpoint
 
 export function isPeer(peer: Peer, from: RemoteInfo): boolean {
   return from.port === peer.port && from.address === peer.ip

@@ -14,16 +14,28 @@ const MAX_PART_BYTES = 255
  * left in a ROM's buffer). A value cut off by the end of the packet is an error: half an address is worse than none.
  */
 export function readOptions(area: Uint8Array, options: Map<number, Uint8Array>): void {
+  for (const [code, parts] of readParts(area)) {
+    const before = options.get(code)
+    const all = before === undefined ? parts : [before, ...parts]
+    options.set(code, all.length === 1 ? (all[0] ?? area) : concat(...all))
+  }
+}
+
+/** Joined only at the end: a datagram of 64 KiB has room for 20,000 parts of one option. */
+function readParts(area: Uint8Array): ReadonlyMap<number, Uint8Array[]> {
+  const parts = new Map<number, Uint8Array[]>()
   const reader = new ByteReader(area)
   while (reader.remaining > 0) {
     const code = reader.uint8('option code')
-    if (code === OPTION.end) return
+    if (code === OPTION.end) break
     if (code === OPTION.pad) continue
     const length = reader.uint8(`length of option ${code}`)
     const value = reader.take(length, `option ${code}`)
-    const before = options.get(code)
-    options.set(code, before === undefined ? value : concat(before, value))
+    const before = parts.get(code)
+    if (before === undefined) parts.set(code, [value])
+    else before.push(value)
   }
+  return parts
 }
 
 /** The options inside an option (RFC 2132 §8.4): vendor options 43, iPXE's 175, relay agent's 82. Throws DecodeError. */

@@ -3,14 +3,14 @@
 import test from 'ava'
 
 import { DecodeError } from '#lib/bytes.ts'
-import { ANY_IPV4, parseIpv4 } from '#lib/ipv4.ts'
+import { parseIpv4 } from '#lib/ipv4.ts'
 import { parseMac } from '#lib/mac.ts'
 import { type CapturedDhcp, readDhcpCaptures } from '#testing/captured-dhcp.ts'
 
-import { hex, sayings } from '#testing/made-dhcp.ts'
+import { discover, hex, sayings } from '#testing/made-dhcp.ts'
 
 import { type DhcpPacket, decodeDhcp, findPacketMac, maxReplyBytes } from './dhcp4.ts'
-import { BOOTP_OP, OPTION } from './dhcp4-codes.ts'
+import { OPTION } from './dhcp4-codes.ts'
 import { encodeDhcp } from './dhcp4-encode.ts'
 import { concat, decodeEncapsulated, encodeEncapsulated } from './dhcp4-options.ts'
 import {
@@ -32,22 +32,8 @@ test.before(async () => {
   captured = await readDhcpCaptures()
 })
 
-const PLAIN: DhcpPacket = {
-  op: BOOTP_OP.request,
-  hardwareType: 1,
-  hardwareAddress: Uint8Array.of(0x52, 0x54, 0, 0x77, 0, 1),
-  hops: 0,
-  xid: 0x330848bd,
-  secs: 4,
-  broadcast: true,
-  clientIp: ANY_IPV4,
-  yourIp: ANY_IPV4,
-  nextServerIp: ANY_IPV4,
-  relayIp: ANY_IPV4,
-  serverName: '',
-  bootFile: '',
-  options: new Map([[OPTION.messageType, Uint8Array.of(1)]]),
-}
+/** Like OVMF's first DISCOVER, but for its options. */
+const PLAIN = discover({}, { xid: 0x330848bd, secs: 4 })
 
 const MESSAGE: readonly [number, Uint8Array] = [OPTION.messageType, Uint8Array.of(2)]
 
@@ -124,6 +110,13 @@ test('decodeDhcp() merges options, file and sname in that order when option 52 s
   t.is(findText(packet.options, OPTION.bootFileName), 'abcde')
   t.is(packet.bootFile, '')
   t.is(packet.serverName, '')
+})
+
+test('decodeDhcp() joins as many parts of an option as a datagram holds', (t) => {
+  const parts = Array.from({ length: 20_000 }, (_, i) => [200, 1, i & 0xff])
+  const value = decodeDhcp(raw(parts.flat())).options.get(200)
+  t.is(value?.length, 20_000)
+  t.is(hex(value?.subarray(-2)), '1e1f')
 })
 
 test('decodeDhcp() hands out plain Uint8Arrays when it is given a Buffer', (t) => {
