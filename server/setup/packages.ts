@@ -44,6 +44,7 @@ export const PACKAGES: Readonly<Record<PackageGroup, Readonly<Record<string, str
     'avahi-utils': 'avahi-browse',
     dbus: 'what avahi-browse and avahi-daemon speak over',
     tcpdump: 'what a failing test shows of the network',
+    procps: 'ps: what processes a lab has left behind',
     curl: 'HTTP client',
     'apt-utils': 'makes the local mirror of an offline build',
     'openssh-client': 'logs in to the virtual machines and looks at them from inside',
