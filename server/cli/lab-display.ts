@@ -3,7 +3,7 @@
 import type { Lab } from '#lab/lab.ts'
 import { notReadyReason, phasesText, statusJson, statusLine, statusTable } from '#lab/status-text.ts'
 import { isReady, type MachineStatus } from '#lab/watch.ts'
-import { macToPath } from '#lib/mac.ts'
+import type { Mac } from '#lib/mac.ts'
 
 import { type CliIo, type CliOutput, printJson, printLines } from './cli-io.ts'
 
@@ -19,37 +19,41 @@ const REDRAW_MS = 1000
 
 export function createLabDisplay(io: CliIo, lab: Lab, { json }: { readonly json: boolean }): LabDisplay {
   if (json) return createJsonDisplay(io.stdout, lab)
-  printLines(io.stdout, ['', `API    ${lab.apiUrl}/api/v1`, `Token  ${lab.token}   (for this lab)`, ''])
+  printLines(io.stdout, ['', `API    ${lab.apiUrl}/api/v1`, `Token  ${lab.token}`, ''])
   return io.stdout.isTTY === true ? createTableDisplay(io.stdout, lab) : createLineDisplay(io.stdout, lab)
 }
 
 function createTableDisplay(output: CliOutput, lab: Lab): LabDisplay {
   let drawn = 0
+  let below: readonly string[] = []
   const draw = () => {
     const columns = output.columns ?? 80
     // A line that wraps would break the count of lines to go back up.
-    const lines = statusTable(lab.watch.statuses(), Date.now()).map((line) => line.slice(0, columns - 1))
+    const lines = [...statusTable(lab.watch.statuses(), Date.now()), ...below].map((line) =>
+      line.slice(0, columns - 1),
+    )
     const up = drawn === 0 ? '' : `\x1b[${drawn}A`
     output.write(`${up}${lines.map((line) => `\x1b[K${line}\n`).join('')}\x1b[J`)
     drawn = lines.length
   }
   const timer = setInterval(draw, REDRAW_MS) // the seconds move on while nothing else does
   const forget = lab.watch.onChange(draw)
-  draw()
-  const say = (lines: readonly string[]) => {
-    draw()
-    printLines(output, lines)
-    drawn = 0 // the next table goes below what was said
+  const stop = () => {
+    clearInterval(timer)
+    forget()
   }
+  draw()
   return {
     arrived() {
-      say(['', ...whatToTry(lab)])
+      below = ['', ...whatToTry(lab)]
+      draw()
     },
-    result: () => say(['', ...resultLines(lab)]),
-    stop() {
-      clearInterval(timer)
-      forget()
+    result() {
+      draw()
+      stop() // consoles may be longer than the screen
+      printLines(output, ['', ...resultLines(lab)])
     },
+    stop,
   }
 }
 
@@ -104,23 +108,23 @@ function resultLines(lab: Lab): readonly string[] {
   })
 }
 
+/** Every line fits 80 columns. */
 function whatToTry(lab: Lab): readonly string[] {
-  const first = lab.watch.statuses()[0]?.machine
-  const mac = first?.mac ?? '<mac>'
-  const path = first === undefined ? '<mac>' : macToPath(first.mac)
+  const { name, mac } = lab.watch.statuses()[0]?.machine ?? { name: '<name>', mac: '<mac>' as Mac }
+  const commands = [
+    ['./bin/kateskit machines', 'who is there'],
+    [`./bin/kateskit overlay explain ${mac}`, 'its files, by layer'],
+    [`./bin/kateskit config explain ${mac}`, 'its settings, by file'],
+    [`./bin/kateskit console ${name}`, 'Ctrl-] leaves it'],
+    ['./bin/kateskit events --follow', 'what happens, and then:'],
+    ['echo hello > profiles/roles/worker/root/etc/motd', 'reaches it at once'],
+    ['sudo npm start -- --interface eth0', 'a real LAN, not this one'],
+  ] as const
   return [
     'Every machine has arrived. What to try, in another terminal:',
-    '  ./bin/kateskit machines                       see them',
-    `  ./bin/kateskit overlay explain ${mac}  which file came from which layer`,
-    `  ./bin/kateskit config explain ${mac}   which file set what`,
-    '  ./bin/kateskit events --follow                watch what happens, and then:',
-    `  echo hello > profiles/machines/${path}/root/etc/motd`,
-    '                                                it arrives on the machine while it runs',
-    ...(first === undefined
-      ? []
-      : [`  ./bin/kateskit console ${first.name}                     its console; Ctrl-] leaves it`]),
-    '  sudo npm start -- --interface eth0            serve a real LAN instead of this one',
+    ...commands.map(([command, what]) => `  ${command.padEnd(COMMAND_COLUMNS)}${what}`),
     'Ctrl-C stops the lab and leaves nothing behind.',
-    '',
   ]
 }
+
+const COMMAND_COLUMNS = 52

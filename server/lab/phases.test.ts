@@ -4,7 +4,7 @@ import { parseIpv4 } from '#lib/ipv4.ts'
 import { parseMac } from '#lib/mac.ts'
 import type { Event, EventData, EventKind } from '#machine/event.ts'
 
-import { advance, type BootProgress, phaseSeconds, powerOn, secondsInPhase } from './phases.ts'
+import { advance, type BootProgress, phaseSeconds, powerOn } from './phases.ts'
 
 const MAC = parseMac('52:54:00:77:01:01')
 const START_MS = 1_000_000
@@ -102,9 +102,4 @@ for (const first of ['dhcp-offered', 'boot-script-sent'] as const) {
 test('advance() stays in the same boot when the loader asks for DHCP again', (t) => {
   const progress = live([event(9, 'dhcp-offered'), event(14, 'dhcp-offered')])
   t.deepEqual(progress.endedMs, { firmware: START_MS + 9000 })
-})
-
-test('secondsInPhase() counts from the end of the phase before', (t) => {
-  t.is(secondsInPhase(powerOn(START_MS), START_MS + 4500), 4.5)
-  t.is(secondsInPhase(live([event(9, 'dhcp-offered')]), START_MS + 12_000), 3)
 })

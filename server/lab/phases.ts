@@ -133,12 +133,6 @@ export function phaseSeconds(progress: BootProgress): PhaseSeconds {
   return { ...seconds, total: tenths(sinceMs - progress.poweredOnMs) }
 }
 
-/** How long it has been in its present phase. */
-export function secondsInPhase(progress: BootProgress, nowMs: number): number {
-  const ends = BOOT_PHASES.map((phase) => progress.endedMs[phase] ?? 0)
-  return tenths(nowMs - Math.max(progress.poweredOnMs, ...ends))
-}
-
 function tenths(milliseconds: number): number {
   return Math.max(0, Math.round(milliseconds / 100) / 10)
 }

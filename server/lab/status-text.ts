@@ -2,7 +2,7 @@
 
 import { formatTable } from '#lib/text-table.ts'
 
-import { BOOT_PHASES, type MachinePhase, phaseSeconds, secondsInPhase } from './phases.ts'
+import { BOOT_PHASES, type MachinePhase, phaseSeconds } from './phases.ts'
 import { isReady, type MachineStatus } from './watch.ts'
 
 const PHASE_TEXT: Readonly<Record<MachinePhase, string>> = {
@@ -16,23 +16,22 @@ const PHASE_TEXT: Readonly<Record<MachinePhase, string>> = {
   elsewhere: 'not booted from here',
 }
 
-const HEADER = ['MACHINE', 'MAC', 'FIRMWARE', 'ROLE', 'WHERE IT IS', 'SECONDS', 'ADDRESS'] as const
+/** The longest text comes last, where a narrow terminal cuts it off. */
+const HEADER = ['MACHINE', 'ROLE', 'ADDRESS', 'SECONDS', 'WHERE IT IS'] as const
 
-/** The table that people watch; one string a line. */
+/** The table that people watch; one string a line. The seconds are those since power-on, until it runs. */
 export function statusTable(statuses: readonly MachineStatus[], nowMs: number): string[] {
   return formatTable(
     HEADER,
     statuses.map((status) => {
       const { machine, progress, view } = status
-      const total = phaseSeconds(progress).total
+      const seconds = phaseSeconds(progress).total ?? (nowMs - progress.poweredOnMs) / 1000
       return [
         machine.name,
-        machine.mac,
-        machine.firmware,
         view?.role ?? '-',
-        whereItIs(status),
-        total === undefined ? Math.floor(secondsInPhase(progress, nowMs)).toString() : `${total} in all`,
         progress.address ?? view?.address ?? '-',
+        Math.floor(seconds).toString(),
+        whereItIs(status),
       ]
     }),
   )
