@@ -70,13 +70,18 @@ export function loadServeConfig(io: CliIo, options: ServeCommandOptions): Config
 /** The first admin token is made where a person can read it, and never where a log would keep it. */
 async function welcome(app: App, stdout: CliIo['stdout']): Promise<readonly string[]> {
   const serves = `KatesKit ${VERSION} serves ${app.networkInterface}; the API is at ${app.baseUrl}/api/v1`
-  if (await app.hasTokens()) return [serves]
-  if (stdout.isTTY !== true) return [serves, 'No API token exists yet; kateskit token new <name> makes one.']
+  const next = [
+    'Let a machine boot from the network, and see it:  ./bin/kateskit machines',
+    'What happens, as it happens:                      ./bin/kateskit events --follow',
+  ]
+  const hasTokens = await app.hasTokens()
+  if (stdout.isTTY !== true) {
+    return hasTokens ? [serves] : [serves, 'No API token exists yet; kateskit token new <name> makes one.']
+  }
+  if (hasTokens) return [serves, ...next]
   const secret = await app.makeFirstToken()
   return [
-    serves,
-    '',
-    `Admin token, shown this once: ${secret}`,
-    'kateskit token new <name> makes another one.',
+    ...[serves, '', `Admin token, shown this once: ${secret}`],
+    ...['kateskit token new <name> makes another one.', '', ...next],
   ]
 }
