@@ -1,16 +1,12 @@
-import { once } from 'node:events'
-import { get, type IncomingMessage } from 'node:http'
-import { connect, type Socket } from 'node:net'
+// Tests of the API: who may, what is answered, what is refused.
 
-import test, { type ExecutionContext } from 'ava'
+import test from 'ava'
 
-import type { Clock } from '#lib/clock.ts'
 import { systemClock } from '#lib/clock.ts'
 import { parseIpv4 } from '#lib/ipv4.ts'
 import { parseMac } from '#lib/mac.ts'
-import { SseParser } from '#lib/sse.ts'
 import type { MachineView } from '#machine/ports.ts'
-import { call, codeOf, curl, type HttpFixture, post, startHttp } from '#testing/http-fixture.ts'
+import { call, codeOf, curl, post, startHttpWithToken } from '#testing/http-fixture.ts'
 
 import { API_ROUTES } from './api-routes.ts'
 
@@ -27,17 +23,8 @@ const MACHINE: MachineView = {
   hostname: 'kit-12-34-56',
 }
 
-async function start(t: ExecutionContext, options: Parameters<typeof startHttp>[1] = {}) {
-  const http = await startHttp(t, options)
-  const { secret } = await http.store.tokens.make('test', 'admin')
-  const headers = { authorization: `Bearer ${secret}` }
-  const api = (path: string, init: RequestInit = {}) =>
-    call(`${http.url}/api/v1${path}`, { ...init, headers: { ...headers, ...init.headers } })
-  return { ...http, secret, headers, api }
-}
-
 test('each route of the API wants a token, answers with one, and over the control socket without', async (t) => {
-  const { url, api, socketFile, views, files } = await start(t)
+  const { url, api, socketFile, views, files } = await startHttpWithToken(t)
   views.machines.push(MACHINE)
   files.setBundle('tar')
   const bodies: Record<string, unknown> = {
@@ -68,7 +55,7 @@ test('each route of the API wants a token, answers with one, and over the contro
 })
 
 test('answers of the API say what docs/ports-and-endpoints.md says', async (t) => {
-  const { api, views, profiles, files, store } = await start(t)
+  const { api, views, profiles, files, store } = await startHttpWithToken(t)
   views.machines.push(MACHINE)
   const bundle = files.setBundle('tar')
   const lease = {
@@ -101,7 +88,7 @@ test('answers of the API say what docs/ports-and-endpoints.md says', async (t) =
 })
 
 test('PUT role assigns it, and refuses one that is not there or no name', async (t) => {
-  const { api, profiles } = await start(t)
+  const { api, profiles } = await startHttpWithToken(t)
   const put = (body: string) => api('/machines/52-54-00-12-34-56/role', { method: 'PUT', body })
   t.deepEqual((await put('{"role":"worker"}')).body, { mac: MAC, role: 'worker' })
   t.is(profiles.assigned.get(MAC), 'worker')
@@ -121,7 +108,7 @@ test('PUT role assigns it, and refuses one that is not there or no name', async 
 })
 
 test('POST tokens makes one that works, shown once', async (t) => {
-  const { api, url, store } = await start(t)
+  const { api, url, store } = await startHttpWithToken(t)
   const made = (await api('/tokens', post({ name: 'phone' }))).body as {
     secret: string
     info: { id: string }
@@ -135,7 +122,7 @@ test('POST tokens makes one that works, shown once', async (t) => {
 })
 
 test('wrong paths, methods, queries and machines are JSON errors with the right status', async (t) => {
-  const { api, url } = await start(t)
+  const { api, url } = await startHttpWithToken(t)
   const cases: [path: string, method: string, status: number][] = [
     ['/nothing', 'GET', 404],
     ['/machines/52-54-00-12-34-56', 'GET', 404],
@@ -160,7 +147,7 @@ test('wrong paths, methods, queries and machines are JSON errors with the right 
 })
 
 test('an internal error shows nothing of its cause', async (t) => {
-  const { api, views } = await start(t)
+  const { api, views } = await startHttpWithToken(t)
   views.list = () => Promise.reject(new Error('password is hunter2'))
   const answer = await api('/machines')
   t.is(answer.status, 500)
@@ -168,7 +155,7 @@ test('an internal error shows nothing of its cause', async (t) => {
 })
 
 test('an address that guesses tokens has to wait, even with the right one', async (t) => {
-  const { api, url } = await start(t, { clock: { ...systemClock, monotonicMs: () => 0 } })
+  const { api, url } = await startHttpWithToken(t, { clock: { ...systemClock, monotonicMs: () => 0 } })
   const guess = () =>
     call(`${url}/api/v1/roles`, { headers: { authorization: `Bearer kit_${'0'.repeat(12)}_x` } })
   for (let n = 0; n < 10; n++) t.is((await guess()).status, 401)
@@ -176,109 +163,4 @@ test('an address that guesses tokens has to wait, even with the right one', asyn
   t.is(refused.status, 429)
   t.true(Number(refused.headers.get('retry-after')) > 0)
   t.is((await api('/roles')).status, 429)
-})
-
-interface Stream {
-  readonly response: IncomingMessage
-  /** Resolves with the ids of the next so many events. */
-  next(count: number): Promise<(string | undefined)[]>
-}
-
-async function stream(
-  { url, headers }: { url: string; headers: object },
-  path: string,
-  extra: object = {},
-): Promise<Stream> {
-  const request = get(`${url}/api/v1/events${path}`, {
-    headers: { ...headers, accept: 'text/event-stream', ...extra },
-  })
-  const [response] = (await once(request, 'response')) as [IncomingMessage]
-  const parser = new SseParser()
-  const chunks = response.setEncoding('utf8')[Symbol.asyncIterator]()
-  const ready: (string | undefined)[] = []
-  return {
-    response,
-    async next(count) {
-      while (ready.length < count) {
-        const { value, done } = await chunks.next()
-        if (done) break
-        ready.push(...parser.push(value).map(({ id }) => id))
-      }
-      return ready.splice(0, count)
-    },
-  }
-}
-
-const numbers = (first: number, last: number) =>
-  Array.from({ length: last - first + 1 }, (_, n) => `${first + n}`)
-
-async function addEvents({ store }: Pick<HttpFixture, 'store'>, count: number): Promise<void> {
-  const add = () => store.events.append({ kind: 'server-started', mac: MAC, message: 'x'.repeat(100) })
-  await Promise.all(Array.from({ length: count }, add))
-}
-
-test('the event stream resumes after Last-Event-ID, without a gap or a double while events pour in', async (t) => {
-  const http = await start(t)
-  await addEvents(http, 1_700)
-  const pouring = addEvents(http, 800)
-  const resumed = await stream(http, '', { 'last-event-id': '40' })
-  t.is(resumed.response.headers['content-type'], 'text/event-stream')
-  const more = addEvents(http, 500)
-  t.deepEqual(await resumed.next(2_960), numbers(41, 3_000))
-  await Promise.all([pouring, more])
-  resumed.response.destroy()
-})
-
-test('the event stream begins with the next event, or after the one asked for, of one machine if asked', async (t) => {
-  const http = await start(t)
-  await addEvents(http, 3)
-  const fresh = await stream(http, '')
-  const after = await stream(http, '?after=2')
-  const other = await stream(http, '?after=0&mac=52-54-00-00-00-01')
-  await http.store.events.append({ kind: 'server-started', message: 'of no machine' })
-  await http.store.events.append({ kind: 'step-done', mac: parseMac('52:54:00:00:00:01'), message: '' })
-  t.deepEqual(await fresh.next(2), ['4', '5'])
-  t.deepEqual(await after.next(3), ['3', '4', '5'])
-  t.deepEqual(await other.next(1), ['5'])
-  for (const { response } of [fresh, after, other]) response.destroy()
-})
-
-test('the event stream beats while nothing happens, and ends when the service stops', async (t) => {
-  const timers: (() => void)[] = []
-  const clock: Clock = {
-    ...systemClock,
-    after(delayMs, action) {
-      if (delayMs !== 15_000) return systemClock.after(delayMs, action)
-      timers.push(action)
-      return () => {}
-    },
-  }
-  const http = await start(t, { clock })
-  const { response } = await stream(http, '')
-  timers.shift()?.()
-  const [beat] = await once(response, 'data')
-  t.regex(`${beat}`, /^: .+\n\n/)
-  t.is(timers.length, 1)
-  const ended = once(response, 'end')
-  response.resume()
-  await http.service.stop()
-  await ended
-})
-
-test('a reader of events that does not read is cut off', async (t) => {
-  const http = await start(t)
-  const socket: Socket = connect(http.port, '127.0.0.1')
-  socket.write(
-    `GET /api/v1/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: ${http.headers.authorization}\r\n\r\n`,
-  )
-  await once(socket, 'data')
-  socket.pause()
-  const closed = once(socket, 'close')
-  socket.on('error', () => {})
-  const add = () =>
-    http.store.events.append({ kind: 'step-failed', message: '', data: { log: 'x'.repeat(15_000) } })
-  for (let n = 0; n < 10; n++) await Promise.all(Array.from({ length: 100 }, add))
-  socket.resume()
-  await closed
-  t.pass()
 })

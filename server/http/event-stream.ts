@@ -17,7 +17,8 @@ export interface EventStreamOptions {
 }
 
 const HEARTBEAT_MS = 15_000
-const REPLAY_PAGE = 500
+/** At most 16 KiB each (machine-door.ts). */
+const REPLAY_PAGE = 100
 /** A reader that leaves more than this unread is cut off; it comes back with Last-Event-ID and misses nothing. */
 const UNREAD_MAX_BYTES = 1024 * 1024
 
@@ -41,13 +42,14 @@ export async function serveEventStream(
     lastEventId === undefined
       ? asked
       : parseWhole('Last-Event-ID', String(lastEventId), Number.MAX_SAFE_INTEGER)
+  if (response.destroyed) return // it left while its token was looked up: nobody would ever unsubscribe
   response.writeHead(200, { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-store' })
   response.write(': events\n\n') // headers reach the client now, not with the first event
 
   // Subscribed before the first read: an event in between is in one of the two, and its id tells whether in both.
-  const early: Event[] = []
+  let heard = 0
   let deliver = (event: Event) => {
-    early.push(event)
+    heard = event.id
   }
   const unsubscribe = options.events.subscribe((event) => {
     if (mac === undefined || event.mac === mac) deliver(event)
@@ -60,10 +62,15 @@ export async function serveEventStream(
     stopHeartbeat()
     options.stopping.removeEventListener('abort', end)
   })
-  const replayed = afterId === undefined ? -1 : await replay(response, options.events, { mac, afterId })
-  for (const event of early) if (event.id > replayed) send(response, event)
+  let last = -1
+  if (afterId !== undefined) {
+    last = afterId
+    // What happens meanwhile is read as well: a slow reader costs no memory for it.
+    do last = await replay(response, options.events, { mac, afterId: last })
+    while (last < heard && !isOver(response))
+  }
   deliver = (event) => {
-    if (event.id > replayed) send(response, event)
+    if (event.id > last) send(response, event)
   }
 }
 
@@ -76,22 +83,33 @@ async function replay(
   let last = afterId
   for (;;) {
     const page = await events.list({ afterId: last, limit: REPLAY_PAGE, ...(mac !== undefined && { mac }) })
+    if (isOver(response)) return last
     for (const event of page) response.write(encode(event))
     last = page.at(-1)?.id ?? last
-    if (page.length < REPLAY_PAGE || response.destroyed) return last
     if (response.writableNeedDrain) await drained(response)
+    if (page.length < REPLAY_PAGE) return last
   }
+}
+
+/** The client left, or the service stops: a write would be an error that nobody listens for. */
+function isOver(response: ServerResponse): boolean {
+  return response.destroyed || response.writableEnded
 }
 
 function drained(response: ServerResponse): Promise<void> {
   return new Promise((resolve) => {
-    response.once('drain', resolve)
-    response.once('close', resolve)
+    const end = () => {
+      response.off('drain', end)
+      response.off('close', end)
+      resolve()
+    }
+    response.on('drain', end)
+    response.on('close', end)
   })
 }
 
 function send(response: ServerResponse, event: Event): void {
-  if (response.destroyed || response.writableEnded) return
+  if (isOver(response)) return
   response.write(encode(event))
   if (response.writableLength > UNREAD_MAX_BYTES) response.destroy()
 }

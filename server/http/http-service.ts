@@ -105,6 +105,8 @@ function newServer(
     socket.destroy()
   })
   server.on('request', (request, response) => {
+    // Without a listener a single write that comes too late would end the process.
+    response.on('error', (error) => log.warn({ err: error, url: request.url }, 'an answer went wrong'))
     void serveRequest({ request, response, isTrusted, stopping }, doors)
   })
   server.on('clientError', (error, socket) => {

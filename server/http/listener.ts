@@ -49,8 +49,9 @@ async function answers(file: string): Promise<boolean> {
   try {
     await once(probe, 'connect')
     return true
-  } catch {
-    return false
+  } catch (error) {
+    // EAGAIN, for one, is a live server with too much to do (unix(7)).
+    return !['ECONNREFUSED', 'ENOENT'].includes(systemErrorCode(error) ?? '')
   } finally {
     probe.destroy()
   }

@@ -21,15 +21,20 @@ export interface MachineDoor {
 const BODY_MAX_BYTES = 16 * 1024
 
 const bootId = z.string().min(1).max(64)
-const shortText = z.string().max(256)
+
+/** A machine's words end up on a person's terminal, where control characters would be obeyed. */
+const plain = (text: string) => text.replace(/\p{Cc}/gu, ' ')
+const plainLines = (text: string) => text.replace(/[^\P{Cc}\n\t]/gu, ' ')
+
+const shortText = z.string().max(256).transform(plain)
 
 const STEP_REPORT = z.object({
   boot: bootId,
   step: z.string().regex(/^[a-z0-9][a-z0-9-]{0,63}$/, 'a step is lower-case letters, digits and dashes'),
   status: z.enum(['started', 'done', 'failed']),
   seconds: z.number().min(0).max(1e6).exactOptional(),
-  message: z.string().max(1024).exactOptional(),
-  log: z.string().exactOptional(),
+  message: z.string().max(1024).transform(plain).exactOptional(),
+  log: z.string().transform(plainLines).exactOptional(),
 })
 
 const CHECK_IN = z.object({

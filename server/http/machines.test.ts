@@ -86,6 +86,18 @@ test('machines report and check in; what is not as it should be is refused with 
   t.is((await to('check-in', checkIn)).status, 409)
 })
 
+test("a machine's words lose what a terminal would obey", async (t) => {
+  const { url, desk } = await startHttp(t)
+  const to = (what: string, body: unknown) => call(`${url}/v1/machines/52-54-00-12-34-56/${what}`, post(body))
+  const report = { boot: 'b', step: 's', status: 'failed' }
+  await to('events', { ...report, message: 'red \u001b[31m\nü\u009b', log: 'one\r\n\ttwo\u0007' })
+  await to('check-in', { boot: 'b', phase: 'running', image: '7\u001b', rebootReasons: ['a\nb'] })
+  t.deepEqual(desk.calls, [
+    ['report', MAC, { ...report, message: 'red  [31m ü ', log: 'one \n\ttwo ' }],
+    ['checkIn', MAC, { boot: 'b', phase: 'running', image: '7 ', rebootReasons: ['a b'] }],
+  ])
+})
+
 test('a body that never ends is refused at the limit', async (t) => {
   const { port } = await startHttp(t)
   const socket = connect(port, '127.0.0.1')

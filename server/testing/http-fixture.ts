@@ -69,6 +69,16 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
   }
 }
 
+/** The same with an admin token; `api` uses it. */
+export async function startHttpWithToken(t: ExecutionContext, overrides: Partial<HttpServiceOptions> = {}) {
+  const http = await startHttp(t, overrides)
+  const { secret } = await http.store.tokens.make('test', 'admin')
+  const headers = { authorization: `Bearer ${secret}` }
+  const api = (path: string, init: RequestInit = {}) =>
+    call(`${http.url}/api/v1${path}`, { ...init, headers: { ...headers, ...init.headers } })
+  return { ...http, secret, headers, api }
+}
+
 /** Runs curl quietly and resolves with what it printed; rejects when it fails. */
 export async function curl(...args: readonly string[]): Promise<string> {
   const { stdout } = await promisify(execFile)('curl', ['-sS', '--max-time', '20', ...args], {
