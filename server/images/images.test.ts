@@ -1,11 +1,22 @@
 // The image catalog over real folders with small made files.
 
 import { createHash } from 'node:crypto'
-import { mkdirSync, mkdtempSync, renameSync, rmSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 
+import { systemClock } from '#lib/clock.ts'
 import { type Log, silentLog } from '#lib/log.ts'
 
 import { createImageCatalog } from './catalog.ts'
@@ -119,6 +130,57 @@ test('current() sees an image that was built meanwhile and passes over one still
   t.is(images.current()?.version, '0.2.0-aaaaaaaa')
   rmSync(join(directory, 'abc'), { recursive: true })
   t.is(images.find('0.2.0-aaaaaaaa'), undefined)
+})
+
+test('current() sees an image that is copied file by file, and logs once what is missing on the way', (t) => {
+  const [source, directory] = [makeFolder(t), makeFolder(t)]
+  makeImage(source, '0.2.0-aaaaaaaa')
+  let nowMs = Date.now()
+  const logged: string[] = []
+  const log: Log = {
+    ...silentLog,
+    error: (_fields, message) => logged.push(message.replace(/^.*\//, '')),
+    info: (_fields, message) => logged.push(message),
+  }
+  const images = createImageCatalog({ directory, log, clock: { ...systemClock, nowMs: () => nowMs } })
+  const copy = join(directory, 'copy')
+  mkdirSync(join(copy, 'ipxe'), { recursive: true })
+  t.is(images.current(), undefined)
+  for (const name of ['initrd.img', 'ipxe/snponly.efi', 'manifest.json', 'root.squashfs']) {
+    copyFileSync(join(source, name), join(copy, name))
+    nowMs += 1000
+    t.is(images.current(), undefined, name)
+  }
+  writeFileSync(join(copy, 'vmlinuz'), 'vm')
+  nowMs += 1000
+  t.is(images.current(), undefined)
+  // The last bytes change no folder.
+  writeFileSync(join(copy, 'vmlinuz'), 'vmlinuz')
+  nowMs += 1000
+  t.is(images.current()?.version, '0.2.0-aaaaaaaa')
+  t.is(images.find('0.2.0-aaaaaaaa')?.files.size, FILES.length)
+  t.deepEqual(logged, [
+    'vmlinuz is missing',
+    'vmlinuz has 2 bytes, not the 7 of its manifest',
+    'machines get image 0.2.0-aaaaaaaa',
+  ])
+})
+
+test('current() looks again after a change that another may have followed within the same tick', (t) => {
+  const directory = makeFolder(t)
+  let nowMs = Date.now()
+  const images = createImageCatalog({
+    directory,
+    log: silentLog,
+    clock: { ...systemClock, nowMs: () => nowMs },
+  })
+  const { atime, mtime } = statSync(directory)
+  makeImage(join(directory, 'abc'), '0.2.0-aaaaaaaa')
+  utimesSync(join(directory, 'abc'), atime, mtime)
+  utimesSync(directory, atime, mtime)
+  images.current()
+  nowMs += 1000
+  t.is(images.current()?.version, '0.2.0-aaaaaaaa')
 })
 
 const withFile = (name: string) => JSON.stringify(makeManifest('0.1.0-bbbbbbbb', [...FILES, name]))
