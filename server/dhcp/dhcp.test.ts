@@ -5,13 +5,14 @@ import { spawn } from 'node:child_process'
 import test from 'ava'
 
 import { parseIpv4 } from '#lib/ipv4.ts'
+import type { OpenUdp } from '#lib/udp.ts'
 import { openUdp } from '#sockets/udp.ts'
 import type { Store } from '#store/store.ts'
 import type { DhcpFloodArguments } from '#testing/dhcp-flood.ts'
 import { DhcpLan, firmwarePacket, SERVER, say, start, stop, useBroadcasts } from '#testing/dhcp-lan.ts'
 import type { DhcpServerArguments } from '#testing/dhcp-server.ts'
 import { linesOf } from '#testing/lan.ts'
-import type { Neighbour } from '#testing/own-network.ts'
+import { ip, type Neighbour } from '#testing/own-network.ts'
 import { decodeDhcp, findPacketMac } from '#wire/dhcp4.ts'
 import { MESSAGE_TYPE, OPTION } from '#wire/dhcp4-codes.ts'
 import { encodeDhcp } from '#wire/dhcp4-encode.ts'
@@ -137,6 +138,27 @@ test.serial('start() refuses server mode beside dnsmasq also when port 68 is in 
   })
 })
 
+test.serial('start() refuses server mode on an interface that is down', async (t) => {
+  await ip('link set dev br0 down')
+  t.teardown(() => ip('link set dev br0 up'))
+  await t.throwsAsync(lan.serve(t), {
+    code: 'unavailable',
+    message: 'Cannot ask for other DHCP servers on br0: nothing can be sent there',
+  })
+})
+
+test.serial('start() survives errors of its sockets, that of the probe too', async (t) => {
+  let sockets = 0
+  const openFaulty: OpenUdp = async (options) => {
+    const socket = await openUdp(options)
+    sockets++
+    setImmediate(() => socket.emit('error', new Error('ENETDOWN'))) // thrown where nobody listens
+    return socket
+  }
+  await lan.serve(t, { openUdp: openFaulty })
+  t.is(sockets, 3)
+})
+
 test.serial('start() is not put off by a proxy DHCP server', async (t) => {
   await lan.startDnsmasq(t, router, '--dhcp-range=10.77.0.0,proxy', '--pxe-service=X86-64_EFI,boot,loader')
   await lan.serve(t, { probeMs: 300 })
@@ -231,7 +253,8 @@ for (const { mode, packets, ports } of [
     await child.next(/^answered after/, 100_000) // it gives up by itself when it gets no answer
     const counts = service.counts()
     t.is(counts.failed, 0)
-    t.true(counts.received > packets, JSON.stringify(counts))
+    // The last ones to port 4011 may not have been read when the question to port 67 is answered.
+    t.true(counts.received > packets * 0.99, JSON.stringify(counts))
     t.true(counts.broken > packets / 100, JSON.stringify(counts))
     t.true(seen.size < 4000, `${seen.size} made-up machines`)
     t.true((await history()).length < 7000)

@@ -3,6 +3,7 @@
 import type { RemoteInfo, Socket } from 'node:dgram'
 
 import { DecodeError } from '#lib/bytes.ts'
+import type { Clock } from '#lib/clock.ts'
 import { describeError } from '#lib/errors.ts'
 import { BROADCAST_IPV4, type Ipv4 } from '#lib/ipv4.ts'
 import type { Log } from '#lib/log.ts'
@@ -10,6 +11,7 @@ import { maxReplyBytes } from '#wire/dhcp4.ts'
 import { encodeDhcp } from '#wire/dhcp4-encode.ts'
 
 import { type Arrival, type Ear, findArrival } from './arrival.ts'
+import { MinuteBudget } from './recently.ts'
 import type { Answer, Responder } from './responder.ts'
 import { WorkQueue } from './work-queue.ts'
 
@@ -17,6 +19,9 @@ import { WorkQueue } from './work-queue.ts'
 const MAX_IN_FLIGHT = { total: 1024, perKey: 16 }
 /** Unicasts to addresses that do not answer ARP hold the socket's buffer for seconds: no more wait behind them than this. */
 const MAX_UNSENT = 64
+
+/** With the store out of order every packet fails; a full disk is not to be filled further. */
+const WARNINGS_PER_MINUTE = 60
 
 /** What answers leave through. Two, so that unicasts which nobody takes do not hold up the broadcasts. */
 export interface Speakers {
@@ -41,22 +46,23 @@ export interface ListenerCounts {
 export class Listener {
   readonly #respond: Responder
   readonly #log: Log
+  readonly #warnings: MinuteBudget
   readonly #queue = new WorkQueue(MAX_IN_FLIGHT)
   readonly #counts = { received: 0, answered: 0, broken: 0, unsent: 0, failed: 0 }
 
-  constructor(respond: Responder, log: Log) {
+  constructor(respond: Responder, { log, clock }: { readonly log: Log; readonly clock: Clock }) {
     this.#respond = respond
     this.#log = log
+    this.#warnings = new MinuteBudget(clock, WARNINGS_PER_MINUTE)
   }
 
   get counts(): ListenerCounts {
     return { ...this.#counts, dropped: this.#queue.dropped }
   }
 
-  /** None of the sockets is closed here. */
+  /** None of the sockets is closed here, nor are their errors heard. */
   listen(socket: Socket, ear: Ear, speakers: Speakers): void {
     socket.on('message', (bytes, from) => this.#receive(bytes, from, { ear, speakers }))
-    socket.on('error', (error) => this.#log.warn({ error: describeError(error) }, 'DHCP socket'))
   }
 
   /** Resolves when every packet taken in has been dealt with. */
@@ -95,21 +101,20 @@ export class Listener {
     } catch (error) {
       this.#counts.unsent++
       this.#log.debug(
-        { error: describeError(error), mac: arrival.mac, to: answer.to.ip },
+        { reason: describeError(error), mac: arrival.mac, to: answer.to.ip },
         'DHCP answer not sent',
       )
     }
   }
 
   #count(error: unknown, from: string): void {
-    const fields = { error: describeError(error), from }
     if (error instanceof DecodeError) {
       this.#counts.broken++
-      this.#log.debug(fields, 'DHCP packet cannot be read')
-    } else {
-      this.#counts.failed++
-      this.#log.warn(fields, 'DHCP packet cannot be answered')
+      this.#log.debug({ reason: error.message, from }, 'DHCP packet cannot be read')
+      return
     }
+    this.#counts.failed++
+    if (this.#warnings.take()) this.#log.warn({ err: error, from }, 'DHCP packet cannot be answered')
   }
 }
 

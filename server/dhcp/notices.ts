@@ -1,7 +1,6 @@
 // What DHCP writes into the history and the registry: changes, once each, never one entry per packet.
 
 import type { Clock } from '#lib/clock.ts'
-import { describeError } from '#lib/errors.ts'
 import type { Log } from '#lib/log.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { NewEvent } from '#machine/event.ts'
@@ -17,6 +16,8 @@ const EVENTS_PER_MINUTE = 6000
 /** Refusals are rare where all is well. */
 const REFUSALS_PER_MINUTE = 60
 const NEWCOMERS_PER_MINUTE = 3000
+/** When the store is out of order. */
+const WARNINGS_PER_MINUTE = 60
 
 export interface NoticesOptions {
   readonly events: Pick<EventLog, 'append'>
@@ -32,6 +33,7 @@ export class Notices {
   readonly #events: MinuteBudget
   readonly #refusals: MinuteBudget
   readonly #newcomers: MinuteBudget
+  readonly #warnings: MinuteBudget
 
   constructor(options: NoticesOptions) {
     const { clock } = options
@@ -41,6 +43,7 @@ export class Notices {
     this.#events = new MinuteBudget(clock, EVENTS_PER_MINUTE)
     this.#refusals = new MinuteBudget(clock, REFUSALS_PER_MINUTE)
     this.#newcomers = new MinuteBudget(clock, NEWCOMERS_PER_MINUTE)
+    this.#warnings = new MinuteBudget(clock, WARNINGS_PER_MINUTE)
   }
 
   /** Appends the event unless the same `value` was told of `key` lately. Never rejects: history is worth less than an answer. */
@@ -51,7 +54,7 @@ export class Notices {
     try {
       await events.append(event)
     } catch (error) {
-      log.warn({ error: describeError(error), event: event.kind }, 'cannot write the history')
+      if (this.#warnings.take()) log.warn({ err: error, event: event.kind }, 'Cannot write the history')
     }
   }
 
@@ -69,7 +72,7 @@ export class Notices {
     try {
       await this.#options.sightings.seen(mac, sighting)
     } catch (error) {
-      this.#options.log.warn({ error: describeError(error), mac }, 'cannot write the registry')
+      if (this.#warnings.take()) this.#options.log.warn({ err: error, mac }, 'Cannot write the registry')
     }
   }
 }

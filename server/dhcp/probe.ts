@@ -28,7 +28,7 @@ const TRIES = 2
 /** Twice this is more than the 3 s for which dnsmasq pings an address before it offers it (ISC dhcpd: 1 s). */
 const DEFAULT_PROBE_MS = 2000
 
-/** Throws KitError `conflict`, with the other server's address. */
+/** Throws KitError: `conflict`, with the other server's address; `unavailable` for an interface that is down. */
 export async function refuseBesideOtherServer(options: ProbeOptions): Promise<void> {
   const other = await findOtherServer(options)
   if (other === undefined) return
@@ -51,6 +51,7 @@ async function findOtherServer(options: ProbeOptions): Promise<Ipv4 | undefined>
     log.info({ networkInterface }, 'port 68 is in use: asking for other DHCP servers as a relay agent does')
     return await ask(options.relaySocket, options.serverIp, options)
   }
+  socket.on('error', (error) => log.warn({ err: error }, 'DHCP: the socket of the probe reported an error'))
   try {
     return await ask(socket, ANY_IPV4, options)
   } finally {
@@ -77,13 +78,18 @@ function ask(socket: Socket, relayIp: Ipv4, options: ProbeOptions): Promise<Ipv4
     const send = (triesLeft: number) => {
       if (triesLeft === 0) return finish(() => resolve(undefined))
       socket.send(bytes, DHCP_PORT.server, BROADCAST_IPV4, (error) => {
-        if (error !== null) finish(() => reject(error))
+        if (error !== null) finish(() => reject(cannotAsk(options.networkInterface, error)))
       })
       cancel = clock.after(probeMs, () => send(triesLeft - 1))
     }
     socket.on('message', hear)
     send(TRIES)
   })
+}
+
+function cannotAsk(networkInterface: string, cause: Error): KitError {
+  const message = `Cannot ask for other DHCP servers on ${networkInterface}: nothing can be sent there`
+  return new KitError('unavailable', message, { fix: `ip link set dev ${networkInterface} up`, cause })
 }
 
 /** A proxy DHCP server offers no address (PXE 2.1 §2.2.3): it gets along with us. */

@@ -82,6 +82,7 @@ export function createDhcpService(options: DhcpServiceOptions): DhcpService {
     const { networkInterface, openUdp } = options
     const receiveBufferBytes = RECEIVE_BUFFER_BYTES
     const socket = await openUdp({ port, address, networkInterface, broadcast: true, receiveBufferBytes })
+    socket.on('error', (error) => log.warn({ err: error, port }, 'DHCP: a socket reported an error'))
     sockets.push(socket)
     return socket
   }
@@ -92,7 +93,7 @@ export function createDhcpService(options: DhcpServiceOptions): DhcpService {
       const unicast = await open(DHCP_PORT.server, serverIp)
       if (mode === 'server') await refuseBesideOtherServer({ ...options, relaySocket: unicast })
       const broadcast = await open(DHCP_PORT.server, BROADCAST_IPV4)
-      listener = new Listener(await responder(), log)
+      listener = new Listener(await responder(), options)
       const speakers = { unicast, broadcast }
       listener.listen(unicast, { port: DHCP_PORT.server, arrived: 'unicast' }, speakers)
       listener.listen(broadcast, { port: DHCP_PORT.server, arrived: 'broadcast' }, speakers)

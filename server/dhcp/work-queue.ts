@@ -1,4 +1,6 @@
-// Work in flight: one job at a time per key, in order of arrival, and limits on how much waits.
+// Work in flight: a keyed queue with limits on how much waits, and a moment at which nothing does.
+
+import { createKeyedQueue } from '#lib/keyed-queue.ts'
 
 export interface WorkLimits {
   readonly total: number
@@ -6,19 +8,18 @@ export interface WorkLimits {
   readonly perKey: number
 }
 
-interface Line {
-  readonly tail: Promise<void>
-  readonly length: number
-}
-
 export class WorkQueue {
   readonly #limits: WorkLimits
-  readonly #lines = new Map<string, Line>()
+  readonly #queue = createKeyedQueue<string>()
+  /** Jobs of each key that have not ended; only keys that have some. */
+  readonly #jobs = new Map<string, number>()
   #inFlight = 0
   #dropped = 0
+  #idle = Promise.withResolvers<void>()
 
   constructor(limits: WorkLimits) {
     this.#limits = limits
+    this.#idle.resolve()
   }
 
   /** Jobs refused since the start. */
@@ -28,27 +29,26 @@ export class WorkQueue {
 
   /** Runs `job` after the earlier ones of `key`; it must not throw. False: too much waits, and the job is forgotten. */
   add(key: string, job: () => Promise<void>): boolean {
-    const line = this.#lines.get(key)
-    const length = (line?.length ?? 0) + 1
-    if (this.#inFlight >= this.#limits.total || length > this.#limits.perKey) {
+    const jobs = (this.#jobs.get(key) ?? 0) + 1
+    if (this.#inFlight >= this.#limits.total || jobs > this.#limits.perKey) {
       this.#dropped++
       return false
     }
-    this.#inFlight++
-    const tail = (line === undefined ? job() : line.tail.then(job)).then(() => this.#finish(key))
-    this.#lines.set(key, { tail, length })
+    this.#jobs.set(key, jobs)
+    if (this.#inFlight++ === 0) this.#idle = Promise.withResolvers()
+    this.#queue.run(key, job).then(() => this.#finish(key))
     return true
   }
 
   /** Resolves when all that was added has run. */
-  async idle(): Promise<void> {
-    while (this.#lines.size > 0) await Promise.all([...this.#lines.values()].map(({ tail }) => tail))
+  idle(): Promise<void> {
+    return this.#idle.promise
   }
 
   #finish(key: string): void {
-    this.#inFlight--
-    const line = this.#lines.get(key)
-    if (line === undefined || line.length === 1) this.#lines.delete(key)
-    else this.#lines.set(key, { ...line, length: line.length - 1 })
+    const left = (this.#jobs.get(key) ?? 1) - 1
+    if (left === 0) this.#jobs.delete(key)
+    else this.#jobs.set(key, left)
+    if (--this.#inFlight === 0) this.#idle.resolve()
   }
 }

@@ -51,11 +51,11 @@ export function createMdnsService(options: MdnsOptions): Service {
 }
 
 function announce(socket: Socket, { name, ip, port, version, id, log }: MdnsOptions): Bonjour {
-  socket.on('error', (error) => log.warn({ error }, 'mDNS: the socket reported an error'))
+  socket.on('error', (error) => log.warn({ err: error }, 'mDNS: the socket reported an error'))
   const bonjour = new Bonjour(
     // Handed through to multicast-dns, whose options the types leave out.
     { socket, bind: false, interface: ip } as unknown as ServiceConfig,
-    (error: unknown) => log.warn({ error }, 'mDNS: an answer could not be sent'),
+    (error: unknown) => log.warn({ err: error }, 'mDNS: an answer could not be sent'),
   )
   // multicast-dns joins the group when it hears this, which was said before it existed.
   socket.emit('listening')

@@ -93,7 +93,7 @@ class TftpListener implements TftpService {
       ...(address === undefined ? {} : { address }),
       ...(networkInterface === undefined ? {} : { networkInterface }),
     })
-    listener.on('error', (error) => log.warn({ error }, 'TFTP: a packet could not be sent'))
+    listener.on('error', (error) => log.debug({ err: error }, 'TFTP: a packet could not be sent'))
     listener.on('message', (bytes, from) => this.#onMessage(listener, bytes, from))
     this.#listener = listener
   }
@@ -169,7 +169,8 @@ class TftpListener implements TftpService {
       policy: retryPolicy ?? RETRY_POLICY,
       openChannel: (receive) => {
         if (singlePort) return Promise.resolve(sharedChannel(listener, peer))
-        const onError = (error: Error) => log.warn({ error, ip: peer.ip }, 'TFTP: a packet could not be sent')
+        const onError = (error: Error) =>
+          log.debug({ err: error, ip: peer.ip }, 'TFTP: a packet could not be sent')
         return openOwnPort({ openUdp, address, peer, receive, onError })
       },
       refuse: (code, message) => sendError(listener, peer, code, message),

@@ -77,7 +77,7 @@ export class Session {
       }
     } catch (error) {
       if (this.#stopped) return
-      log.error({ ...about, error }, `Cannot send ${this.#name} over TFTP: ${describeError(error)}`)
+      log.error({ ...about, err: error }, `Cannot send ${this.#name} over TFTP: ${describeError(error)}`)
       refuse(TFTP_ERROR.other, 'The server cannot read this file: its log says why')
     }
   }
