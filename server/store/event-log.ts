@@ -1,6 +1,6 @@
 // The history of what happened, bounded, and the listeners that hear of each event as it is written.
 
-import type { Kysely } from 'kysely'
+import { type Kysely, sql } from 'kysely'
 
 import type { Clock } from '#lib/clock.ts'
 import type { Log } from '#lib/log.ts'
@@ -15,6 +15,8 @@ export interface EventLogOptions {
   readonly log: Log
   /** How many of the newest events stay. */
   readonly keep: number
+  /** A database that holds more than this keeps a tenth of them: logs of failed steps can be 16 KiB each. */
+  readonly maxBytes: number
 }
 
 /** Old events go in batches: a delete per append would double the cost of each. */
@@ -23,7 +25,7 @@ const PRUNE_EVERY = 1_000
 export function createEventLog(
   db: Kysely<Schema>,
   commits: GroupCommit,
-  { clock, log, keep }: EventLogOptions,
+  { clock, log, keep, maxBytes }: EventLogOptions,
 ): EventLog {
   const listeners = new Set<(event: Event) => void>()
 
@@ -49,9 +51,10 @@ export function createEventLog(
       const id = await commits.run(async (trx) => {
         const inserted = await trx.insertInto('events').values(row).returning('id').executeTakeFirstOrThrow()
         if (inserted.id % PRUNE_EVERY === 0) {
+          const kept = (await usedBytes(trx)) > maxBytes ? Math.ceil(keep / 10) : keep
           await trx
             .deleteFrom('events')
-            .where('id', '<=', inserted.id - keep)
+            .where('id', '<=', inserted.id - kept)
             .execute()
         }
         return inserted.id
@@ -79,6 +82,14 @@ export function createEventLog(
       }
     },
   }
+}
+
+/** What the database's content takes; pages that were given back are used again before the file grows. */
+async function usedBytes(trx: Kysely<Schema>): Promise<number> {
+  const { rows } = await sql<{ bytes: number }>`
+    select (page_count - freelist_count) * page_size as bytes
+    from pragma_page_count, pragma_freelist_count, pragma_page_size`.execute(trx)
+  return rows[0]?.bytes ?? 0
 }
 
 function eventFromRow(row: Omit<EventRow, 'id'> & { id: number }): Event {

@@ -1,43 +1,26 @@
+// Tests of the store over real files: what is kept, what is refused, what survives.
+
 import { execFileSync, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-import test, { type ExecutionContext } from 'ava'
+import test from 'ava'
 import Database from 'better-sqlite3'
 
 import { systemClock } from '#lib/clock.ts'
-import { KitError } from '#lib/errors.ts'
 import { parseIpv4 } from '#lib/ipv4.ts'
 import { silentLog } from '#lib/log.ts'
 import { parseMac } from '#lib/mac.ts'
-import type { Event } from '#machine/event.ts'
 import type { Machine } from '#machine/machine.ts'
 import type { Lease } from '#machine/ports.ts'
+import { open, refusal, tempFile } from '#testing/store-fixture.ts'
 
-import { openStore, type Store } from './store.ts'
+import { openStore } from './store.ts'
 
 const MAC = parseMac('52:54:00:12:34:56')
 const OTHER = parseMac('52:54:00:00:00:01')
 const IP = parseIpv4('10.77.0.20')
 const LEASE: Lease = { ip: IP, clientKey: `mac:${MAC}`, mac: MAC, expiresMs: 5, kind: 'leased' }
-
-function tempFile(t: ExecutionContext): string {
-  const folder = mkdtempSync(join(tmpdir(), 'kit-store-'))
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
-  return join(folder, 'state', 'kateskit.db')
-}
-
-async function open(t: ExecutionContext, file = tempFile(t), keepEvents = 100_000): Promise<Store> {
-  const store = await openStore({ file, clock: systemClock, log: silentLog, keepEvents })
-  t.teardown(() => store.close())
-  return store
-}
-
-async function refusal(t: ExecutionContext, action: () => Promise<unknown>): Promise<KitError> {
-  const error = await t.throwsAsync(action, { instanceOf: KitError })
-  return error as KitError
-}
 
 test('openStore() makes an empty, private database when there is none', async (t) => {
   const file = tempFile(t)
@@ -137,64 +120,6 @@ test('machines.remove() forgets a machine with its boots, and no other', async (
   )
   t.is(await machines.findBoot('b1'), undefined)
   t.is((await machines.findBoot('b2'))?.mac, OTHER)
-})
-
-test('events.list() pages by id and narrows by machine', async (t) => {
-  const { events } = await open(t)
-  for (const mac of [MAC, OTHER, MAC]) {
-    await events.append({
-      kind: 'step-done',
-      mac,
-      message: 'm',
-      data: { step: '10-net', seconds: 1.5, ok: true },
-    })
-  }
-  await events.append({ kind: 'server-started', message: 'up' })
-  const ids = async (query: Parameters<typeof events.list>[0]) =>
-    (await events.list(query)).map(({ id }) => id)
-  t.deepEqual(await ids({ limit: 10 }), [1, 2, 3, 4])
-  t.deepEqual(await ids({ limit: 2 }), [3, 4])
-  t.deepEqual(await ids({ limit: 2, afterId: 1 }), [2, 3])
-  t.deepEqual(await ids({ limit: 10, mac: MAC }), [1, 3])
-  t.deepEqual(await ids({ limit: 10, mac: MAC, afterId: 1 }), [3])
-  const [first] = await events.list({ limit: 1, afterId: 0 })
-  t.deepEqual(first?.data, { step: '10-net', seconds: 1.5, ok: true })
-})
-
-test('events.append() tells subscribers in order of id, also when many write at once', async (t) => {
-  const { events } = await open(t)
-  const heard: Event[] = []
-  const stop = events.subscribe((event) => heard.push(event))
-  events.subscribe(() => {
-    throw new Error('a listener that breaks the rule')
-  })
-  const written = await Promise.all(
-    Array.from({ length: 600 }, (_, n) => events.append({ kind: 'server-started', message: `${n}` })),
-  )
-  t.deepEqual(heard, written)
-  t.deepEqual(
-    written.map(({ id }) => id),
-    Array.from({ length: 600 }, (_, n) => n + 1),
-  )
-  t.deepEqual(await events.list({ limit: 1000 }), heard)
-  stop()
-  await events.append({ kind: 'server-stopped', message: '' })
-  t.is(heard.length, 600)
-})
-
-test('events.append() drops the oldest when there are too many, and never reuses an id', async (t) => {
-  const file = tempFile(t)
-  const store = await open(t, file, 100)
-  await Promise.all(
-    Array.from({ length: 2000 }, () => store.events.append({ kind: 'server-started', message: '' })),
-  )
-  t.deepEqual(
-    (await store.events.list({ limit: 5000, afterId: 0 })).map(({ id }) => id).slice(0, 2),
-    [1901, 1902],
-  )
-  await store.close()
-  const again = await open(t, file, 100)
-  t.is((await again.events.append({ kind: 'server-started', message: '' })).id, 2001)
 })
 
 test('leases.put() replaces what is known of an address, and remove() forgets it', async (t) => {

@@ -20,6 +20,8 @@ export interface StoreOptions {
   readonly log: Log
   /** How many events are kept. */
   readonly keepEvents?: number
+  /** Above this size of the database only a tenth of them is kept. */
+  readonly maxEventBytes?: number
 }
 
 export interface Store {
@@ -35,7 +37,13 @@ export interface Store {
  * Opens the database for this process alone. Throws KitError: `conflict` when another server has it or a newer
  * version wrote it, `no-space`, `forbidden`, or `internal` for a damaged file. A file it cannot use is left as it is.
  */
-export async function openStore({ file, clock, log, keepEvents = 100_000 }: StoreOptions): Promise<Store> {
+export async function openStore({
+  file,
+  clock,
+  log,
+  keepEvents = 100_000,
+  maxEventBytes = 256 * 1024 * 1024,
+}: StoreOptions): Promise<Store> {
   const { db, close } = openDatabase(file)
   try {
     await migrate(db, { file, nowMs: clock.nowMs() })
@@ -46,7 +54,7 @@ export async function openStore({ file, clock, log, keepEvents = 100_000 }: Stor
   const commits = new GroupCommit(db)
   return {
     machines: createMachineStore(db, commits),
-    events: createEventLog(db, commits, { clock, log, keep: keepEvents }),
+    events: createEventLog(db, commits, { clock, log, keep: keepEvents, maxBytes: maxEventBytes }),
     leases: createLeaseStore(db, commits),
     tokens: createTokenStore(db, commits, clock),
     async close() {
