@@ -39,9 +39,7 @@ ensure_node_modules() {
     fail 'Cannot install the node modules: npm is not installed' 'apt-get install npm (any Node from 18 on)'
   printf 'Installing the node modules, Node 24 among them (%s) …\n' "$modules_estimate" >&2
   mkdir -p "$(dirname "$modules_log")"
-  # One retry: npm's own default waits two minutes before it says that there is no network.
-  # The level: under `npm start --silent` this npm would be silent too, and could not say why it fails.
-  if npm ci --loglevel=warn --no-progress --fetch-retries=1 --fetch-retry-mintimeout=2000 >"$modules_log" 2>&1; then
+  if run_npm_ci; then
     link_node "$node_package"
     touch -r package-lock.json node_modules/.package-lock.json # whatever the clock says
     modules_are_current ||
@@ -50,6 +48,22 @@ ensure_node_modules() {
   else
     explain_npm_failure
   fi
+}
+
+# Ends at once with a Ctrl-C: left to itself, npm puts everything back first (17 s were seen), and what it leaves half
+# done counts as nothing anyway.
+run_npm_ci() {
+  local npm_pid status
+  # One retry: npm's own default waits two minutes before it says that there is no network.
+  # The level: under `npm start --silent` this npm would be silent too, and could not say why it fails.
+  npm ci --loglevel=warn --no-progress --fetch-retries=1 --fetch-retry-mintimeout=2000 >"$modules_log" 2>&1 &
+  npm_pid=$!
+  trap 'kill -KILL "$npm_pid"; exit 130' INT
+  trap 'kill -KILL "$npm_pid"; exit 143' TERM HUP
+  status=0
+  wait "$npm_pid" || status=$?
+  trap - INT TERM HUP
+  return "$status"
 }
 
 explain_npm_failure() {

@@ -71,6 +71,17 @@ npm_that_installs() {
   [ "$(wc -l <"$BATS_TEST_TMPDIR/npm-calls")" -eq 1 ]
 }
 
+@test "start.sh does not wait for npm when it is interrupted" {
+  npm_that 'trap "" INT TERM; echo $$ >npm-pid; exec sleep 60'
+  sh "$project/scripts/start.sh" 2>/dev/null &
+  start=$!
+  until [ -s "$project/npm-pid" ]; do :; done
+  kill -TERM "$start"
+  status=0
+  wait "$start" || status=$?
+  [ "$status" -eq 143 ]
+}
+
 @test "start.sh says one thing when no package registry answers" {
   npm_that 'echo "npm error code ENOTFOUND" >&2; exit 1'
   run --separate-stderr sh "$project/scripts/start.sh"
