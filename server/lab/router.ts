@@ -15,7 +15,10 @@ export interface RouterOptions {
   readonly folder: string
 }
 
-/** The caller stops it. Needs the Debian package dnsmasq-base. */
+/**
+ * The caller stops it; it dies with this process in any case. For that it stays root, user and group: who changes
+ * either loses the parent-death signal (prctl(2)). Needs the Debian package dnsmasq-base.
+ */
 export function startRouter(options: RouterOptions): Child {
   return options.netns.start('dnsmasq', [
     ...['--keep-in-foreground', '--conf-file=/dev/null', '--port=0', '--bind-interfaces'],
@@ -23,6 +26,7 @@ export function startRouter(options: RouterOptions): Child {
     `--dhcp-range=${options.poolFirst},${options.poolLast},255.255.255.0,1h`,
     `--dhcp-option=option:router,${options.address}`,
     ...['--dhcp-authoritative', '--log-dhcp', `--log-facility=${join(options.folder, 'router.log')}`],
-    ...[`--dhcp-leasefile=${join(options.folder, 'router.leases')}`, '--user=root', '--pid-file='],
+    ...[`--dhcp-leasefile=${join(options.folder, 'router.leases')}`, '--pid-file='],
+    ...['--user=root', '--group=root'],
   ])
 }

@@ -155,7 +155,8 @@ export class DhcpLan {
       '--conf-file=/dev/null',
       '--port=0',
       '--no-ping',
-      '--user=root',
+      '--user=root', // with the group: else it outlives us, see server/lab/router.ts
+      '--group=root',
       '--pid-file=',
       '--log-facility=-',
     ]
