@@ -34,6 +34,7 @@ import { autoexecRoute, firstRoute, loaderRoute } from '#tftp/routes.ts'
 import { createTftpService } from '#tftp/service.ts'
 
 import type { Config } from './config.ts'
+import { createProfileFollower } from './profile-follower.ts'
 import { Reservations } from './reservations.ts'
 import { findServedNetwork } from './served-network.ts'
 
@@ -54,6 +55,7 @@ export interface App {
   /** The secret of a new admin token: shown once, stored nowhere. */
   makeFirstToken(): Promise<string>
   start(): Promise<void>
+  /** Waits for a start that is under way. */
   stop(): Promise<void>
 }
 
@@ -78,24 +80,43 @@ export async function createApp(options: AppOptions): Promise<App> {
   const baseUrl = `http://${reachableIp(config, network.ip)}:${config.values['http/port']}`
   const scripts = await loadBootScripts(SCRIPT_TEMPLATES, { baseUrl })
   const store = await openStore({ file: join(config.values['state/directory'], 'kateskit.db'), clock, log })
-  const parts = { ...options, network, baseUrl, scripts, store, ...createDomain(options, store) }
-  const services = createServices(parts)
+  try {
+    const parts = { ...options, network, baseUrl, scripts, store, ...createDomain(options, store) }
+    return composeApp(parts, createServices(parts))
+  } catch (error) {
+    await store.close()
+    throw error
+  }
+}
+
+function composeApp({ roster, store, network, baseUrl, version }: Parts, services: readonly Service[]): App {
   const { tokens, events } = store
+  let starting: Promise<void> | undefined
+  const start = async () => {
+    await roster.load()
+    await startAll(services)
+    const message = `version ${version} answers on ${network.name} at ${baseUrl}`
+    await events.append({ kind: 'server-started', message })
+  }
   return {
     baseUrl,
     networkInterface: network.name,
     hasTokens: async () => (await tokens.list()).length > 0,
     makeFirstToken: async () => (await tokens.make('first admin', 'admin')).secret,
-    async start() {
-      await parts.roster.load()
-      await startAll(services)
-      const message = `version ${options.version} answers on ${network.name} at ${baseUrl}`
-      await events.append({ kind: 'server-started', message })
+    start: () => {
+      starting = start()
+      return starting
     },
     async stop() {
+      // What is half started could not be stopped.
+      const hasStarted = await starting?.then(
+        () => true,
+        () => false,
+      )
       try {
         await stopAll(services)
-        await events.append({ kind: 'server-stopped', message: 'the server was asked to stop' })
+        if (hasStarted)
+          await events.append({ kind: 'server-stopped', message: 'the server was asked to stop' })
       } finally {
         await store.close()
       }
@@ -145,30 +166,6 @@ function createServices(parts: Parts): readonly Service[] {
     ...(dhcp === undefined ? [] : [dhcp]),
     ...(config.values['mdns/enabled'] ? [createMdns(parts)] : []),
   ]
-}
-
-/** Passes a change of the profile tree on: reservations, bundles, and the machines that wait for one. */
-function createProfileFollower({ tree, overlays, roster, desk, reservations, log }: Parts): Service {
-  let unsubscribe = () => {}
-  const follow = async () => {
-    reservations.refresh()
-    const assigned = (await roster.list()).filter(({ role }) => role !== undefined)
-    await overlays.refresh(assigned.map(({ mac }) => mac))
-    desk.announceTargetChange()
-  }
-  return {
-    name: 'profile follower',
-    async start() {
-      unsubscribe = tree.onChange(() => {
-        follow().catch((error: unknown) =>
-          log.error({ err: error }, 'Cannot follow a change of the profiles'),
-        )
-      })
-    },
-    async stop() {
-      unsubscribe()
-    },
-  }
 }
 
 function createHttp(parts: Parts, dhcp: DhcpService | undefined): Service {

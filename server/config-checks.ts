@@ -32,17 +32,25 @@ export interface ServedNetwork {
   readonly ip: Ipv4
 }
 
-/** What server mode needs of the network, once the interface is known. Empty in the other modes. */
+/** What serving needs of the settings, and server mode of the network, once the interface is known. */
 export function checkNetwork(config: Config, network: ServedNetwork): readonly ConfigProblem[] {
   const { values } = config
-  if (values['dhcp/mode'] !== 'server') return []
-  const { subnet, ip, networkInterface } = network
-  const name = `${subnet.network}/${subnet.prefixBits} of ${networkInterface}`
-  const problems: ConfigProblem[] = []
-  const add = (key: ConfigKey, message: string) => {
-    const source = config.explain().find((line) => line.key === key)?.source ?? key
-    problems.push({ source, key, message })
+  const findings = values['dhcp/mode'] === 'server' ? checkServerMode(values, network) : []
+  if (values['http/port'] === 0) {
+    const message =
+      'Cannot serve on any free port: boot scripts have to name it; only the lab finds one by itself'
+    findings.push({ key: 'http/port', message })
   }
+  return findings.map(({ key, message }) => {
+    const source = config.explain().find((line) => line.key === key)?.source ?? key
+    return { source, key, message }
+  })
+}
+
+function checkServerMode(values: ConfigValues, { subnet, ip, networkInterface }: ServedNetwork): Finding[] {
+  const name = `${subnet.network}/${subnet.prefixBits} of ${networkInterface}`
+  const findings: Finding[] = []
+  const add = (key: ConfigKey, message: string) => findings.push({ key, message })
 
   const pool = values['dhcp/pool']
   if (pool !== undefined) {
@@ -60,5 +68,5 @@ export function checkNetwork(config: Config, network: ServedNetwork): readonly C
   if (router !== undefined && !subnetHas(subnet, router)) {
     add('dhcp/router', `Cannot give clients the router ${router}: it is not inside ${name}`)
   }
-  return problems
+  return findings
 }

@@ -170,6 +170,17 @@ test('checkNetwork() compares pool and router with the subnet of the interface',
   }
 })
 
+test('checkNetwork() refuses to serve on a port that no boot script could name', async (t) => {
+  const cwd = await makeFiles(t)
+  const network = {
+    networkInterface: 'eth0',
+    subnet: parseSubnet('10.77.0.0/24'),
+    ip: parseIpv4('10.77.0.1'),
+  }
+  const [problem] = checkNetwork(loadConfig({ cwd, env: { KATESKIT_HTTP_PORT: '0' } }), network)
+  t.like(problem, { key: 'http/port', source: 'KATESKIT_HTTP_PORT' })
+})
+
 test('watchConfig() tells what changed, and what takes a restart', async (t) => {
   const cwd = await makeFiles(t, { 'config/log/level': 'info' })
   const load = () => loadConfig({ cwd, env: {} })
