@@ -1,5 +1,7 @@
-// What a foreign avahi-daemon on the same cable sees of the server, from its announcement to its goodbye.
+// What a foreign avahi-daemon on the same cable sees of the server, from its announcement to its goodbye; and noise.
 
+import { createSocket } from 'node:dgram'
+import { on } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,6 +12,7 @@ import { KitError } from '#lib/errors.ts'
 import { parseIpv4 } from '#lib/ipv4.ts'
 import { silentLog } from '#lib/log.ts'
 import { openUdp } from '#sockets/udp.ts'
+import { mutations } from '#testing/captured-dhcp.ts'
 import { linesOf } from '#testing/lan.ts'
 import { addNeighbour, enterOwnNetwork, type Neighbour } from '#testing/own-network.ts'
 
@@ -113,6 +116,65 @@ test.serial('createMdnsService() is seen by avahi-browse, and seen going when it
   await browser.next(/^-.*KatesKit/)
   t.deepEqual(overheard, [], 'nothing is said on other interfaces')
   await service.stop()
+})
+
+const HEADER_BYTES = 12
+const TYPE = { address: 1, pointer: 12 } as const
+
+/** A name as RFC 1035 §3.1 has it. */
+const encodeName = (name: string) =>
+  Buffer.concat([...name.split('.'), ''].map((label) => Buffer.from([label.length, ...Buffer.from(label)])))
+
+/** One question of class IN (RFC 6762 §18, RFC 1035 §4.1.2). */
+const question = (name: string, type: number) =>
+  Buffer.concat([
+    Uint8Array.of(0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0),
+    encodeName(name),
+    Uint8Array.of(0, type, 0, 1),
+  ])
+
+test.serial('createMdnsService() answers after 20,000 mutated packets', async (t) => {
+  await enterOwnNetwork()
+  const cable = await addNeighbour({ name: 'lan0', address: '10.9.0.1/24' })
+  t.teardown(() => cable.stop())
+  const ear = createSocket({ type: 'udp4', reuseAddr: true })
+  const mouth = createSocket('udp4')
+  t.teardown(() => {
+    for (const socket of [ear, mouth]) socket.close()
+  })
+  await Promise.all([
+    new Promise<void>((resolve) => ear.bind(5353, '224.0.0.251', resolve)),
+    new Promise<void>((resolve) => mouth.bind(0, '10.9.0.1', resolve)),
+  ])
+  ear.addMembership('224.0.0.251', '10.9.0.1')
+  mouth.setMulticastInterface('10.9.0.1')
+  /** The next packet that the service sends and that satisfies; what `mouth` sends comes from another port. */
+  const hear = async (wanted: (bytes: Buffer) => boolean): Promise<Buffer> => {
+    for await (const [bytes, from] of on(ear, 'message', { signal: AbortSignal.timeout(30_000) })) {
+      if (from.port === 5353 && wanted(bytes)) return bytes
+    }
+    throw new Error('unreachable: it waits or throws')
+  }
+  const isResponse = (bytes: Buffer) => ((bytes[2] ?? 0) & 0x80) !== 0
+
+  const service = createMdnsService({
+    ...{ name: 'KatesKit', ip: parseIpv4('10.9.0.1'), port: 8080, version: '1' },
+    ...{ id: 'a1b2c3d4-0000-4000-8000-000000000000', log: silentLog },
+  })
+  t.teardown(() => service.stop())
+  const announced = hear(isResponse)
+  await service.start()
+  const packets = mutations([await announced, question('_kateskit._tcp.local', TYPE.pointer)], 5353)
+  const say = (bytes: Uint8Array) =>
+    new Promise<void>((resolve) => mouth.send(bytes, 5353, '224.0.0.251', () => resolve()))
+  const host = 'kateskit-a1b2c3d4.local'
+  for (let batch = 0; batch < 200; batch++) {
+    await Promise.all(Array.from({ length: 100 }, () => say(packets.next().value)))
+    // Only the answer to this begins with the host, none to the packets before it.
+    const answered = hear((bytes) => isResponse(bytes) && bytes.indexOf(encodeName(host)) === HEADER_BYTES)
+    await say(question(host, TYPE.address))
+    t.true((await answered).includes(Buffer.of(10, 9, 0, 1)))
+  }
 })
 
 test.serial('createMdnsService() says so when the port is taken and not shared', async (t) => {
