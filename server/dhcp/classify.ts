@@ -22,7 +22,7 @@ export interface BootClient {
 export interface Classified {
   /** Undefined: plain BOOTP, or a message no DHCP server of ours takes part in. */
   readonly messageType: MessageType | undefined
-  /** Undefined for anything but Ethernet: such a machine can have an address, but no boot script. */
+  /** Undefined for anything but Ethernet: such a machine is not answered, for everything here goes by MAC. */
   readonly mac: Mac | undefined
   /** SMBIOS UUID in text form; absent when it sent none, or one that means none. */
   readonly uuid?: string
