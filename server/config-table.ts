@@ -94,7 +94,12 @@ export const CONFIG_TABLE = {
     ...SWITCH,
     fallback: 'false',
   }),
-  'http/port': rule({ meaning: 'the TCP port of HTTP', ...PORT, fallback: '8080' }),
+  'http/port': rule({
+    meaning: 'the TCP port of HTTP',
+    ...PORT,
+    expected: 'a port number (0 takes any free one, in the lab only)',
+    fallback: '8080',
+  }),
   'http/address': rule({
     meaning: 'the address HTTP listens on; 0.0.0.0 is all of them',
     ...ADDRESS,
