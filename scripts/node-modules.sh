@@ -56,7 +56,8 @@ run_npm_ci() {
   local npm_pid status
   # One retry: npm's own default waits two minutes before it says that there is no network.
   # The level: under `npm start --silent` this npm would be silent too, and could not say why it fails.
-  npm ci --loglevel=warn --no-progress --fetch-retries=1 --fetch-retry-mintimeout=2000 >"$modules_log" 2>&1 &
+  NODE_OPTIONS="${NODE_OPTIONS-} --require=./scripts/npm-engines.cjs" \
+    npm ci --loglevel=warn --no-progress --fetch-retries=1 --fetch-retry-mintimeout=2000 >"$modules_log" 2>&1 &
   npm_pid=$!
   trap 'kill -KILL "$npm_pid"; exit 130' INT
   trap 'kill -KILL "$npm_pid"; exit 143' TERM HUP

