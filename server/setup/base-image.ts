@@ -90,12 +90,13 @@ async function follow(
   keep: (line: string) => Promise<unknown>,
 ): Promise<readonly string[]> {
   const complaints: string[] = []
-  const writes: Promise<unknown>[] = []
+  let written: Promise<unknown> = Promise.resolve() // one write after another, or the lines change places
   const { stderr, stdio } = child.process
   if (stderr) {
     onLines(stderr, (line) => {
       complaints.push(line)
-      writes.push(keep(line))
+      written = written.then(() => keep(line))
+      written.catch(() => {}) // heard below, when the program has ended
     })
   }
   onLines(stdio[3] as NonNullable<typeof stderr>, (line) => {
@@ -103,7 +104,7 @@ async function follow(
     if (told !== undefined) step.update(told.percent, told.text)
   })
   await new Promise((resolve) => child.process.once('close', resolve))
-  await Promise.all(writes)
+  await written
   return complaints
 }
 
