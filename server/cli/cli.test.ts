@@ -170,6 +170,12 @@ test('renderMachines() marks an outdated bundle and a reboot that is needed', (t
   )
 })
 
+test('renderMachines() says that a machine has not been heard of for long', (t) => {
+  const machine = { ...VIEW, state: 'running', stateSinceMs: 0, lastCheckInMs: 0 } as const
+  t.regex(renderMachines([machine], 20 * 60_000)[1] ?? '', /running, silent for 20 min/)
+  t.notRegex(renderMachines([machine], 10 * 60_000)[1] ?? '', /silent/)
+})
+
 test('renderEvent() puts the log of a failed step below its line', (t) => {
   const event = { id: 1, atMs: 0, kind: 'step-failed', message: 'no image', data: { log: 'a\nb\n' } } as const
   t.deepEqual(renderEvent(event), [

@@ -11,6 +11,9 @@ import type {
   TokenInfo,
 } from '#machine/ports.ts'
 
+/** The agent of a running machine checks in every five minutes ; three missed ones are news. */
+const SILENT_AFTER_MS = 15 * 60_000
+
 /** Enough of a sha256 to tell two bundles apart. */
 const DIGEST_SHOWN = 12
 
@@ -23,13 +26,20 @@ export function renderMachines(machines: readonly MachineView[], nowMs: number):
       machine.mac,
       machine.hostname,
       machine.role ?? '-',
-      machine.rebootReasons.length > 0 ? `${machine.state}, needs a reboot` : machine.state,
+      stateText(machine, nowMs),
       ago(nowMs - machine.stateSinceMs),
       machine.address ?? '-',
       machine.imageVersion ?? '-',
       bundleText(machine),
     ]),
   )
+}
+
+/** What it said last, and what follows from that for a person. */
+function stateText({ state, rebootReasons, lastCheckInMs }: MachineView, nowMs: number): string {
+  const silentMs = nowMs - (lastCheckInMs ?? nowMs)
+  if (state === 'running' && silentMs > SILENT_AFTER_MS) return `running, silent for ${span(silentMs)}`
+  return rebootReasons.length > 0 ? `${state}, needs a reboot` : state
 }
 
 function bundleText({ bundleDigest, wantedBundle }: MachineView): string {
