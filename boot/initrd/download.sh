@@ -1,7 +1,8 @@
 # Downloads that are verified, and continued when the network or the server goes away.
 # shellcheck shell=dash
 
-# Eight attempts with these pauses outlast a server restart and a switch that comes back: two minutes.
+# Eight attempts in a row that bring nothing, with these pauses, outlast a server restart and a switch that comes back:
+# two minutes.
 DOWNLOAD_ATTEMPTS=8
 DOWNLOAD_PAUSE_LIMIT_SECONDS=30
 DOWNLOAD_STALL_SECONDS=20
@@ -33,7 +34,7 @@ download() {
 
 # fetch_to_end URL FILE: fails the step when the server says no or stays away.
 fetch_to_end() {
-  local attempt=1 pause=1
+  local attempt=1 pause=1 most=0 arrived
   until wget -q -c -T "$DOWNLOAD_STALL_SECONDS" -O "$2" "$1" 2>"$2.error"; do
     # 4xx is an answer, except for the two that mean "later" (RFC 9110 §15.5.9, RFC 6585 §4), and 416: a part that is
     # no part of what the server has now.
@@ -42,9 +43,17 @@ fetch_to_end() {
     elif grep 'error: HTTP/[0-9.]* 4' "$2.error" | grep -qv ' 4\(08\|29\)'; then
       fail "Cannot download $1: $(tail -n 1 "$2.error")"
     fi
+    # More of it will not fit next time either.
+    if grep -q 'No space left' "$2.error"; then
+      rm -f "$2"
+      fail "Cannot download $1: there is no memory left for it"
+    fi
+    arrived="$(stat -c %s "$2")"
+    # A line that breaks every few megabytes gets there too.
+    if [ "$arrived" -gt "$most" ]; then attempt=1 pause=1 most="$arrived"; fi
     [ "$attempt" -lt "$DOWNLOAD_ATTEMPTS" ] ||
-      fail "Cannot download $1: $(tail -n 1 "$2.error") ($attempt attempts, $(stat -c %s "$2") bytes arrived)"
-    progress "download broke off at $(($(stat -c %s "$2") / 1048576)) MiB ($(tail -n 1 "$2.error")); again in $pause s"
+      fail "Cannot download $1: $(tail -n 1 "$2.error") ($attempt attempts, $arrived bytes arrived)"
+    progress "download broke off at $((arrived / 1048576)) MiB ($(tail -n 1 "$2.error")); again in $pause s"
     sleep "$pause"
     attempt=$((attempt + 1))
     pause=$((pause * 2))

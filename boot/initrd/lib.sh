@@ -19,20 +19,21 @@ as_seconds() {
   echo "$(($1 / 10)).$(($1 % 10))"
 }
 
-# say TEXT: one line on every console, and in the kernel log for the journal of the running system.
+# say TEXT: one line on every console, and in the kernel log for the journal of the running system. Never fails: a serial
+# port that is named on the command line and is not there answers each write with EIO.
 say() {
   local line console
   line="$(printf 'kit: [%5ss] %s' "$(as_seconds "$(tenths_now)")" "$*")"
   # Level 7: below the default console level, so that it does not show twice.
-  printf '<7>%s\n' "$line" 2>/dev/null >>"$KIT_DEV/kmsg"
+  printf '<7>%s\n' "$line" 2>/dev/null >>"$KIT_DEV/kmsg" || true
   consoles | while read -r console; do
-    printf '%s\n' "$line" 2>/dev/null >>"$KIT_DEV/$console"
+    printf '%s\n' "$line" 2>/dev/null >>"$KIT_DEV/$console" || true
   done
 }
 
 # consoles: every console the kernel was given, one name a line (`tty0`, `ttyS0`).
 consoles() {
-  tr -s ' ' '\n' <"$KIT_SYS/class/tty/console/active" 2>/dev/null
+  tr -s ' ' '\n' 2>/dev/null <"$KIT_SYS/class/tty/console/active" | grep . || true
 }
 
 # progress TEXT: a line about the step that runs now.

@@ -100,9 +100,30 @@ TABLE
   done
 }
 
+@test "say() does not fail for a console that cannot be written to, whichever it is" {
+  for console in tty0 ttyS0 kmsg; do
+    rm -rf "$KIT_DEV/$console" && mkdir "$KIT_DEV/$console"
+    each_shell "set -e; say hello; echo 'and on'"
+    [ "$status" -eq 0 ]
+    [ "$output" = 'and on' ]
+  done
+  : >"$KIT_SYS/class/tty/console/active"
+  each_shell "set -e; say hello; echo 'and on'"
+  [ "$output" = 'and on' ]
+}
+
 @test "say() writes one tidy line to every console" {
   each_shell "KIT_STEP=40-image; progress 'half way'"
   for console in tty0 ttyS0; do
     grep -Eq '^kit: \[ *[0-9]+\.[0-9]s\] 40-image: half way$' "$KIT_DEV/$console"
+  done
+}
+
+@test "rescue-prompt.sh waits its time out on a console that has nothing behind it" {
+  for shell in dash "$BUSYBOX sh"; do
+    started="$(date +%s%N)"
+    run env PATH="$APPLETS:$PATH" $shell "$KIT_LIB/rescue-prompt.sh" 20-network 1 </dev/null
+    [ "$status" -eq 0 ]
+    [ $(($(date +%s%N) - started)) -ge 900000000 ]
   done
 }

@@ -3,6 +3,8 @@
 # shellcheck shell=dash
 
 : "${KIT_LIB:=/lib/kit}" "${KIT_RUN:=/run/kit}"
+# shellcheck source=lib.sh
+. "$KIT_LIB/lib.sh"
 
 cat <<TEXT
 
@@ -17,9 +19,14 @@ cat <<TEXT
 
 TEXT
 printf 'rescue# '
+asked="$(tenths_now)"
 # The first line is read here, because a shell cannot be told to give up waiting for one.
 # shellcheck disable=SC3045 # busybox has read -t
-IFS= read -r -t "$2" line || exit 0
+if ! IFS= read -r -t "$2" line; then
+  # A console without anything behind it (a serial port that is not there) does not wait: it has nothing to read at once.
+  while [ "$(tenths_now)" -lt "$((asked + $2 * 10))" ]; do sleep 1; done
+  exit 0
+fi
 printf '%s\n' "$line" >"$KIT_RUN/rescue-line.$$"
 cat >"$KIT_RUN/rescue-rc.$$" <<RC
 PS1='rescue# '

@@ -90,12 +90,28 @@ nameserver 10.77.0.1" ]
   grep -q '^check-in {"boot":"boot-1","phase":"starting","image":"2025.11.1","address":"10.77.0.50"}$' "$FOLDER/reports"
 }
 
+@test "20-network takes the interface the machine booted from, not the first, and gets rid of an earlier route" {
+  in_machine 'ip link add name a0 type veth peer name a1; ip link set a1 up; ip link set a0 up; ip addr add 10.9.9.9/24 dev a0
+    ip route add default via 10.9.9.1; run_step "$KIT_LIB/steps/20-network.sh"; ip route; cat "$KIT_RUN/net"'
+  [ "$status" -eq 0 ] || failed
+  [ "$(sed -n 's/^interface //p' <<<"$output")" = machine0 ]
+  [ "$(grep '^default' <<<"$output" | xargs)" = 'default via 10.77.0.1 dev machine0' ]
+}
+
 @test "40-image goes on where the transfer broke off, and shows how far it is" {
   echo 1000000 >"$FOLDER/cut"
   in_machine run_steps
   [ "$status" -eq 0 ] || failed
   grep -Eqr '40-image: download broke off at 0 MiB \(.*\); again in 1 s$' "$KIT_DEV"
   grep -Eqr '40-image: 100% of [0-9]+ MiB$' "$KIT_DEV"
+}
+
+@test "40-image goes on for as long as each attempt brings something" {
+  echo '800000 always' >"$FOLDER/cut"
+  in_machine 'sed -i "s/^DOWNLOAD_ATTEMPTS=.*/DOWNLOAD_ATTEMPTS=2/" "$KIT_LIB/download.sh"; run_step "$KIT_LIB/steps/20-network.sh"
+    run_step "$KIT_LIB/steps/40-image.sh"'
+  [ "$status" -eq 0 ] || failed
+  [ "$(grep -c 'broke off' "$KIT_RUN/log/40-image")" -ge 3 ]
 }
 
 @test "40-image names both digests when the image is a wrong one, and a retry without a reboot succeeds" {
@@ -132,6 +148,9 @@ nameserver 10.77.0.1" ]
   KIT_SYS="$BATS_TEST_TMPDIR/hardware"
   mkdir -p "$KIT_SYS/devices/pci/nic" "$BATS_TEST_TMPDIR/bin"
   echo 'pci:v00008086d0000100E' >"$KIT_SYS/devices/pci/modalias"
+  # A quotation mark in a product's name (seen where screens are sold by the inch).
+  mkdir "$KIT_SYS/devices/dmi"
+  echo "dmi:bvnKate's:pn27\"Kit" >"$KIT_SYS/devices/dmi/modalias"
   # A bus driver that finds a device.
   cat >"$BATS_TEST_TMPDIR/bin/modprobe" <<SH
 #!/bin/sh
@@ -140,8 +159,9 @@ echo 'virtio:d00000001v00001AF4' >"$KIT_SYS/devices/pci/nic/modalias"
 SH
   chmod +x "$BATS_TEST_TMPDIR/bin/modprobe"
   # Not its xargs, which would run its own modprobe.
-  for applet in find sort grep tee; do ln -s "$BUSYBOX" "$BATS_TEST_TMPDIR/bin/$applet"; done
+  for applet in find sort grep tee tr; do ln -s "$BUSYBOX" "$BATS_TEST_TMPDIR/bin/$applet"; done
   KIT_STEP=10-modules PATH="$BATS_TEST_TMPDIR/bin:$PATH" run dash "$BOOT_FOLDER/initrd/steps/10-modules.sh"
   grep -q 'virtio:d00000001v00001AF4' "$BATS_TEST_TMPDIR/asked"
   [ "$(grep -c 'pci:v00008086d0000100E' "$BATS_TEST_TMPDIR/asked")" -eq 1 ]
+  grep -qF "dmi:bvnKate's:pn27\"Kit" "$BATS_TEST_TMPDIR/asked"
 }

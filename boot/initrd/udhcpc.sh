@@ -14,9 +14,10 @@ ip addr add "$ip/${mask:-24}" dev "$interface"
 [ -z "${mtu:-}" ] || ip link set "$interface" mtu "$mtu" || true
 # udhcpc gives a list; the first router is the preferred one (RFC 2132 §3.5).
 for gateway in ${router:-}; do
-  # A router outside the subnet (/32 leases) is reached on the link.
-  [ "${mask:-24}" != 32 ] || ip route add "$gateway" dev "$interface"
-  ip route add default via "$gateway" dev "$interface"
+  # A router outside the subnet (/32 leases) is reached on the link. Replaced, because there may be one from an attempt
+  # on another interface.
+  [ "${mask:-24}" != 32 ] || ip route replace "$gateway" dev "$interface"
+  ip route replace default via "$gateway" dev "$interface"
   break
 done
 

@@ -18,6 +18,8 @@ end 10.77.0.50
 interface lan0
 lease_file $BATS_TEST_TMPDIR/leases
 pidfile $BATS_TEST_TMPDIR/udhcpd.pid
+# Known beforehand: for an address it has not leased yet udhcpd first listens two seconds for who has it.
+static_lease ${KIT_MAC//-/:} 10.77.0.50
 option subnet 255.255.255.0
 option router 10.77.0.1
 option dns 10.77.0.1

@@ -4,7 +4,8 @@
 //   images/…, bundles/…   are served as they are (Range, HEAD)
 //   target                what GET …/target answers; its second line is `bundle <digest>`
 //   reports               gets a line per POST: `events {json}` or `check-in {json}`
-//   cut                   (if there) a number: the next file answer breaks off after so many bytes, and cut goes away
+//   cut                   (if there) a number: the next file answer breaks off after so many bytes, and cut goes away,
+//                         unless `always` follows
 //   refuse                (if there) reports are answered with 409
 
 import {
@@ -24,9 +25,9 @@ const [folder = '.', address = '127.0.0.1', port = '0'] = process.argv.slice(2)
 
 function takeCut(): number {
   if (!existsSync(`${folder}/cut`)) return Number.POSITIVE_INFINITY
-  const bytes = Number(readFileSync(`${folder}/cut`, 'utf8'))
-  rmSync(`${folder}/cut`)
-  return bytes
+  const [bytes = '', always] = readFileSync(`${folder}/cut`, 'utf8').trim().split(' ')
+  if (always === undefined) rmSync(`${folder}/cut`)
+  return Number(bytes)
 }
 
 function sendFile(request: IncomingMessage, response: ServerResponse, file: string): void {

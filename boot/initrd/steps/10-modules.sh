@@ -5,17 +5,14 @@ set -eu
 
 # shellcheck source=../lib.sh
 . "${KIT_LIB:-/lib/kit}/lib.sh"
+# shellcheck source=../drivers.sh
+. "$KIT_LIB/drivers.sh"
 
-# Every device names its driver (modalias); a bus driver brings new devices, so look again until nothing new turns up.
-# What is built in or has no driver here is no failure. Each name is asked for once: it costs a read of modules.alias.
-asked="$KIT_RUN/modaliases"
-# Not empty: busybox's grep -v -f drops every line when it is given no pattern.
-echo '(none)' >"$asked"
+# A bus driver brings new devices, so look again until nothing new turns up. Another attempt asks for everything again.
+rm -f "$KIT_RUN/modaliases"
 for round in 1 2 3 4 5; do
-  fresh="$(find "$KIT_SYS/devices" -name modalias -exec cat '{}' + 2>/dev/null | sort -u | grep -vxF -f "$asked" || true)"
-  [ -n "$fresh" ] || break
-  echo "round $round: $(printf '%s\n' "$fresh" | wc -l) modaliases"
-  printf '%s\n' "$fresh" | tee -a "$asked" | xargs modprobe -a -b -q 2>&1 || true
+  echo "round $round"
+  load_new_drivers || break
 done
 
 # af_packet: udhcpc's raw socket.

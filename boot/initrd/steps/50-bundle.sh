@@ -12,5 +12,8 @@ set -eu
 
 download "$KIT_URL/bundles/$KIT_BUNDLE.tar" "$KIT_RUN/bundle.tar" "$KIT_BUNDLE"
 mkdir -p "$KIT_RUN/bundle"
-unpack_bundle "$KIT_RUN/bundle.tar" "$KIT_RUN/bundle/root" 2>"$KIT_RUN/bundle/error" ||
+if ! unpack_bundle "$KIT_RUN/bundle.tar" "$KIT_RUN/bundle/root" 2>"$KIT_RUN/bundle/error"; then
+  # All of it into the step's log, which the server gets: the last line may only say that tar has said why.
+  cat "$KIT_RUN/bundle/error"
   fail "$(tail -n 1 "$KIT_RUN/bundle/error")"
+fi
