@@ -28,7 +28,8 @@ lay_busybox() {
 lay_scripts() {
   local from=$KIT_PROJECT/boot/initrd
   [ -f "$from/init" ] || fail "Cannot make the initrd: $from/init is not there"
-  tar -C "$from" --owner=0 --group=0 --mode='u=rwX,go=rX' --exclude='*.bats' --exclude='*.md' --exclude='*.test.*' \
+  # What it shares with the agent is a link to the agent's file.
+  tar -C "$from" --dereference --owner=0 --group=0 --mode='u=rwX,go=rX' --exclude='*.bats' --exclude='*.md' --exclude='*.test.*' \
     --exclude=./init -c . | tar -C "$1/lib/kit" --no-overwrite-dir -x
   install -m 755 "$from/init" "$1/init"
 }

@@ -100,8 +100,8 @@ pack_as() {
   mkfifo "$SOURCE/pipe"
   echo x >"$SOURCE/one"
   ln "$SOURCE/one" "$SOURCE/two"
-  touch "$SOURCE/"$'two\nlines' "$SOURCE/etc/.wh." "$SOURCE/etc/.wh.." "$SOURCE/etc/.wh..." "$SOURCE/etc/.wh..wh..opq"
-  for names in device pipe 'one two' $'two\nlines' etc/.wh. etc/.wh.. etc/.wh... etc/.wh..wh..opq; do
+  touch "$SOURCE/"$'two\nlines' "$SOURCE/"$'a\ttab' "$SOURCE/etc/.wh." "$SOURCE/etc/.wh.." "$SOURCE/etc/.wh..." "$SOURCE/etc/.wh..wh..opq"
+  for names in device pipe 'one two' $'two\nlines' $'a\ttab' etc/.wh. etc/.wh.. etc/.wh... etc/.wh..wh..opq; do
     if [ "$names" = 'one two' ]; then tar -C "$SOURCE" -cf "$TAR" one two; else tar -C "$SOURCE" -cf "$TAR" "$names"; fi
     for tar in gnu busybox; do
       unpack_with "$tar"
