@@ -42,8 +42,20 @@ publish() {
 }
 
 start_agent() {
-  dash "$KIT_LIB/kit-agent" >"$BATS_TEST_TMPDIR/log" 2>&1 3>&- &
+  PATH="$BATS_TEST_TMPDIR/nap:$PATH" dash "$KIT_LIB/kit-agent" >"$BATS_TEST_TMPDIR/log" 2>&1 3>&- &
   AGENT_PID=$!
+}
+
+# nap: the agent's pauses are written down and cut short.
+nap() {
+  mkdir "$BATS_TEST_TMPDIR/nap"
+  printf '#!/bin/sh\necho "$1" >>%s/naps\nexec /bin/sleep 0.02\n' "$BATS_TEST_TMPDIR" >"$BATS_TEST_TMPDIR/nap/sleep"
+  chmod +x "$BATS_TEST_TMPDIR/nap/sleep"
+}
+
+# napped COUNT: waits until the agent has paused so often.
+napped() {
+  until [ "$(cat "$BATS_TEST_TMPDIR/naps" 2>/dev/null | wc -l)" -ge "$1" ]; do sleep 0.05; done
 }
 
 # heard REGEX: waits until the server has a report that fits. bats ends the test when it never comes.
@@ -76,6 +88,9 @@ heard() {
   echo '/dev/sda1 / ext4' >"$SOURCE/etc/fstab"
   printf '#!/bin/sh\ncat >%s/hook\n' "$BATS_TEST_TMPDIR" >"$SOURCE/etc/kit/changed.d/10-note"
   chmod +x "$SOURCE/etc/kit/changed.d/10-note"
+  mkdir -p "$SOURCE/root/.ssh"
+  touch "$SOURCE/root/.ssh/authorized_keys"
+  ln -s /dev/null "$SOURCE/etc/systemd/system/unwanted.service"
   publish
   heard "^check-in .*\"bundle\":\"$DIGEST\",\"rebootReasons\":\\[\"/etc/fstab changed: file systems are mounted at boot\"\\]"
   heard '^events .*"step":"bundle","status":"started"'
@@ -85,8 +100,10 @@ heard() {
   [ "$(grep -v agetty "$BATS_TEST_TMPDIR/commands")" = "systemctl daemon-reload
 systemctl restart systemd-sysctl.service
 networkctl reload
-systemctl try-restart --no-block app.service
-systemctl start --no-block app.service" ]
+systemctl try-restart --no-block -- app.service
+systemctl start --no-block -- app.service
+systemctl stop --no-block -- unwanted.service
+systemctl start --no-block ssh.service" ]
   grep -qx /etc/sysctl.d/10-a.conf "$BATS_TEST_TMPDIR/hook"
   # Back to the first bundle: nothing is left to reboot for.
   : >"$FOLDER/reports"
@@ -104,6 +121,56 @@ systemctl start --no-block app.service" ]
   heard "^events .*\"status\":\"failed\".*its sha256 is $KIT_BUNDLE"
   [ "$(cat "$KIT_LIVE/etc/motd")" = one ]
   [ ! -e "$KIT_RUN/applied" ]
+  [ -z "$(ls "$KIT_RUN/trees")" ]
+  [ ! -e "$KIT_RUN/bundle.new" ]
+  # Not again and again; but the next one at once.
+  echo three >"$SOURCE/etc/motd"
+  publish
+  heard "^check-in .*\"bundle\":\"$DIGEST\""
+  [ "$(grep -c '"status":"failed"' "$FOLDER/reports")" -eq 1 ]
+}
+
+@test "kit-agent that was ended in the middle of a change finishes it before the next one" {
+  # From "one" to "two", and "two" lies there already; by now the server wants "three".
+  mkdir -p "$KIT_RUN/trees"
+  second="$(printf 'b%.0s' {1..64})"
+  cp -a "$SOURCE" "$KIT_RUN/trees/$second"
+  echo two >"$KIT_RUN/trees/$second/etc/motd"
+  echo vm.swappiness=2 >"$KIT_RUN/trees/$second/etc/sysctl.conf"
+  cp -a "$KIT_RUN/trees/$second/etc/motd" "$KIT_LIVE/etc/motd"
+  echo "$second" >"$KIT_RUN/applying"
+  echo three >"$SOURCE/etc/motd"
+  publish
+  start_agent
+  heard "^check-in .*\"bundle\":\"$DIGEST\",\"rebootReasons\":\\[\\]"
+  [ "$(cat "$KIT_LIVE/etc/motd")" = three ]
+  [ ! -e "$KIT_LIVE/etc/sysctl.conf" ]
+  # What the interrupted change owed.
+  grep -qx 'systemctl restart systemd-sysctl.service' "$BATS_TEST_TMPDIR/commands"
+  [ ! -e "$KIT_RUN/applying" ]
+  [ ! -e "$KIT_RUN/paths" ]
+}
+
+@test "kit-agent does not hurry when the server has nothing for it" {
+  rm "$FOLDER/target"
+  nap
+  start_agent
+  napped 5
+  [ "$(grep -c '^check-in ' "$FOLDER/reports")" -eq 1 ]
+  [ "$(sort -n "$BATS_TEST_TMPDIR/naps" | head -n 1)" -ge 30 ]
+  [ "$(wc -l <"$BATS_TEST_TMPDIR/log")" -eq 1 ]
+}
+
+@test "kit-agent asks ever more rarely while its boot is refused, says so once, and goes on when it is taken" {
+  touch "$FOLDER/refuse"
+  nap
+  start_agent
+  napped 12
+  longest="$(sort -n "$BATS_TEST_TMPDIR/naps" | tail -n 1)"
+  [ "$longest" -ge 600 ] && [ "$longest" -le 900 ]
+  [ "$(cat "$BATS_TEST_TMPDIR/log")" = "$KIT_URL refuses the check-in of boot boot-1 (HTTP status 409): will try again" ]
+  rm "$FOLDER/refuse"
+  until grep -q '^checked in with' "$BATS_TEST_TMPDIR/log"; do sleep 0.05; done
 }
 
 @test "kit-agent checks in again when the server was away" {

@@ -2,7 +2,7 @@
 //
 // node machine-server.ts FOLDER ADDRESS PORT. Writes FOLDER/port when it listens. In FOLDER:
 //   images/…, bundles/…   are served as they are (Range, HEAD)
-//   target                what GET …/target answers; its second line is `bundle <digest>`
+//   target                what GET …/target answers; its second line is `bundle <digest>`. Not there: 204 at once
 //   reports               gets a line per POST: `events {json}` or `check-in {json}`
 //   cut                   (if there) a number: the next file answer breaks off after so many bytes, and cut goes away,
 //                         unless `always` follows
@@ -62,6 +62,10 @@ async function takeReport(
 }
 
 async function sendTarget(response: ServerResponse, query: URLSearchParams): Promise<void> {
+  if (!existsSync(`${folder}/target`)) {
+    response.writeHead(204).end()
+    return
+  }
   const untilMs = Date.now() + Number(query.get('wait') ?? 0) * 1000
   const read = () => readFileSync(`${folder}/target`, 'utf8')
   while (read().includes(`bundle ${query.get('bundle')}\n`) && Date.now() < untilMs) await pause(20)

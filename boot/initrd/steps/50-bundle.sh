@@ -17,3 +17,5 @@ if ! unpack_bundle "$KIT_RUN/bundle.tar" "$KIT_RUN/bundle/root" 2>"$KIT_RUN/bund
   cat "$KIT_RUN/bundle/error"
   fail "$(tail -n 1 "$KIT_RUN/bundle/error")"
 fi
+# It is memory that the running system would miss.
+rm -f "$KIT_RUN/bundle.tar"

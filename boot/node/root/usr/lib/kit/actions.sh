@@ -1,6 +1,9 @@
 # What follows from changed files: actions.table, applied.
 # shellcheck shell=dash
 
+# One that hangs would keep the agent from checking in for ever.
+ACTION_SECONDS=300
+
 # action_for PATH: `<line> <action> [argument]` of the first rule that fits /PATH, or nothing.
 action_for() {
   local pattern action argument number=0
@@ -57,22 +60,27 @@ follow_unit() {
   case "$below" in
     # Enabled or disabled.
     *.wants/* | *.requires/*)
-      if [ -L "$KIT_LIVE/$1" ]; then attempt systemctl start --no-block "${below##*/}"; else attempt systemctl stop --no-block "${below##*/}"; fi
+      if [ -L "$KIT_LIVE/$1" ]; then attempt systemctl start --no-block -- "${below##*/}"; else attempt systemctl stop --no-block -- "${below##*/}"; fi
       ;;
     # A drop-in; ours is not restarted in the middle of its work.
     kit-agent.service | kit-agent.service.d/*) : >"$KIT_RUN/restart-agent" ;;
-    *.d/*) attempt systemctl try-restart --no-block "${below%%.d/*}" ;;
+    *.d/*) attempt systemctl try-restart --no-block -- "${below%%.d/*}" ;;
     */* | *.d | *.wants | *.requires) ;;
     *)
-      if [ -e "$KIT_LIVE/$1" ]; then attempt systemctl try-restart --no-block "$below"; else attempt systemctl stop --no-block "$below"; fi
+      # Gone, or masked (systemd.unit(5)): a masked unit cannot be restarted.
+      if [ -e "$KIT_LIVE/$1" ] && [ "$(readlink "$KIT_LIVE/$1")" != /dev/null ]; then
+        attempt systemctl try-restart --no-block -- "$below"
+      else
+        attempt systemctl stop --no-block -- "$below"
+      fi
       ;;
   esac
 }
 
-# attempt COMMAND…: prints the command when it fails, and goes on.
+# attempt COMMAND…: prints the command when it fails or does not end, and goes on.
 attempt() {
   echo "runs: $*" >&2
-  "$@" >&2 </dev/null || echo "$* (status $?)"
+  timeout -k 10 "$ACTION_SECONDS" "$@" >&2 </dev/null || echo "$* (status $?)"
 }
 
 # run_hooks FILE: each program in /etc/kit/changed.d gets the changed paths on standard input, one absolute path a line.
@@ -81,6 +89,6 @@ run_hooks() {
   for hook in "$KIT_LIVE"/etc/kit/changed.d/*; do
     if [ ! -f "$hook" ] || [ ! -x "$hook" ]; then continue; fi
     echo "runs: $hook" >&2
-    sed 's|^|/|' "$1" | "$hook" >&2 || echo "$hook (status $?)"
+    sed 's|^|/|' "$1" | timeout -k 10 "$ACTION_SECONDS" "$hook" >&2 || echo "$hook (status $?)"
   done
 }

@@ -49,17 +49,17 @@ own_address() {
   done
 }
 
-# wanted_bundle: asks until the server wants another bundle or the time is up; prints the digest it wants. Status 1
+# wanted_bundle KNOWN: asks until the server wants another bundle than that or the time is up; prints the digest it wants. Status 1
 # when there was no answer, 2 when the server has nothing for this machine.
 wanted_bundle() {
   local answer status digest
   answer="$(curl -s -w '\n%{http_code}' --max-time $((POLL_WAIT_SECONDS + 20)) --connect-timeout 10 --noproxy '*' \
-    "$KIT_URL/v1/machines/$KIT_MAC/target?bundle=$(applied_digest)&wait=$POLL_WAIT_SECONDS")" || return 1
+    "$KIT_URL/v1/machines/$KIT_MAC/target?bundle=$1&wait=$POLL_WAIT_SECONDS")" || return 1
   status="${answer##*
 }"
   case "$status" in
     200) ;;
-    4??) return 2 ;;
+    204 | 4??) return 2 ;;
     *) return 1 ;;
   esac
   digest="$(printf '%s\n' "$answer" | sed -n 's/^bundle \([0-9a-f]\{64\}\)$/\1/p' | head -n 1)"

@@ -78,7 +78,7 @@ take_away() {
 # put_in_place PATH WAS WANTED: a file or link appears at once or not at all.
 put_in_place() {
   local live="$KIT_LIVE/$1" fresh
-  fresh="${live%/*}/.kit-new.$$"
+  fresh="${live%/*}/.kit-new"
   [ -n "$3" ] && ! same "$live" "$3" && ! has_conflict "$1" || return 0
   was_taken_away "$1" || may_change "$1" "$2" "$3" || return 0
   kind_of "$3"

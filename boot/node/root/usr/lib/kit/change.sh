@@ -3,49 +3,83 @@
 
 # change_bundle DIGEST: status 1 when the machine keeps the bundle it has; the server has been told why then.
 change_bundle() {
-  local digest="$1" started log="$KIT_RUN/bundle.log" failed changed reasons
-  started="$(date +%s)"
+  local digest="$1" started log="$KIT_RUN/bundle.log"
+  started="$(seconds_now)"
   report started '' "bundle $digest"
   if ! fetch_bundle "$digest" >"$log" 2>&1; then
     cat "$log" >&2
-    report failed $(($(date +%s) - started)) "$(tail -n 1 "$log")" "$log"
+    report failed $(($(seconds_now) - started)) "$(tail -n 1 "$log")" "$log"
     return 1
   fi
-  # Added to: an attempt that was interrupted after it had changed files still owes them their actions.
-  apply_bundle "$(applied_tree)" "$KIT_TREES/$digest" 2>"$log" >>"$KIT_RUN/paths"
-  LC_ALL=C sort -u -o "$KIT_RUN/paths" "$KIT_RUN/paths"
+  printf '%s\n' "$digest" >"$KIT_APPLYING.new" && mv "$KIT_APPLYING.new" "$KIT_APPLYING"
+  take_over 2>"$log"
+  follow_up "$started"
+}
+
+# resume_change: finishes what an agent before this one began. By now the server may want yet another bundle, whose files
+# would then meet some that are neither the old bundle's nor its own, and take them for changed by hand.
+resume_change() {
+  [ -e "$KIT_APPLYING" ] || [ -e "$KIT_OWED" ] || return 0
+  echo 'finishes a change of bundle that was interrupted'
+  : >"$KIT_RUN/bundle.log"
+  [ ! -e "$KIT_APPLYING" ] || take_over 2>"$KIT_RUN/bundle.log"
+  follow_up "$(seconds_now)"
+}
+
+# take_over: lays the bundle that KIT_APPLYING names over the root. After it, it is the applied one.
+take_over() {
+  local digest
+  digest="$(cat "$KIT_APPLYING")"
+  apply_bundle "$(applied_tree)" "$KIT_TREES/$digest" >>"$KIT_OWED"
   forget_bundles "$digest"
-  failed="$({ run_actions "$KIT_RUN/paths" && run_hooks "$KIT_RUN/paths"; } 2>>"$log")"
-  write_reboot_reasons "$digest"
+  rm -f "$KIT_APPLYING"
+}
+
+# follow_up STARTED: does what the changed paths ask for, and reports.
+follow_up() {
+  local log="$KIT_RUN/bundle.log" paths="$KIT_RUN/changed-paths" failed changed reasons
+  LC_ALL=C sort -u "$KIT_OWED" >"$paths"
+  failed="$(run_actions "$paths" 2>>"$log")"
+  # Nothing is owed from here on: a hook that restarts the agent must not be run by that one again.
+  rm -f "$KIT_OWED"
+  failed="$failed$(run_hooks "$paths" 2>>"$log")"
+  write_reboot_reasons
   cat "$log" >&2
-  changed="$(wc -l <"$KIT_RUN/paths") paths changed"
-  rm -f "$KIT_RUN/paths"
+  changed="$(wc -l <"$paths") paths changed"
   reasons="$(wc -l <"$KIT_REBOOT_REASONS")"
   [ "$reasons" = 0 ] || changed="$changed; a reboot is needed: $(head -n 1 "$KIT_REBOOT_REASONS")"
   if [ -n "$failed" ]; then
-    report failed $(($(date +%s) - started)) "$changed; failed: $failed" "$log"
+    report failed $(($(seconds_now) - $1)) "$changed; failed: $failed" "$log"
   else
-    report 'done' $(($(date +%s) - started)) "$changed"
+    report 'done' $(($(seconds_now) - $1)) "$changed"
   fi
 }
 
-# fetch_bundle DIGEST: into KIT_TREES/DIGEST, verified; the reason on standard error as the last line.
+# fetch_bundle DIGEST: into KIT_TREES/DIGEST, verified; the reason on standard error as the last line. A failure leaves
+# nothing behind: /run is memory, and all of systemd lives in it.
 fetch_bundle() {
-  local tar="$KIT_RUN/bundle.new" actual
+  local tar="$KIT_RUN/bundle.new" tree="$KIT_TREES/$1"
   mkdir -p "$KIT_TREES"
-  curl -sSf --max-time 600 --retry 3 --noproxy '*' -o "$tar" "$KIT_URL/bundles/$1.tar" || {
+  if download_bundle "$1" "$tar" && unpack_bundle "$tar" "$tree.new"; then
+    rm -rf "$tar" "${tree:?}" && mv "$tree.new" "$tree"
+  else
+    rm -rf "$tar" "$tree.new"
+    return 1
+  fi
+}
+
+# download_bundle DIGEST FILE
+download_bundle() {
+  local actual
+  curl -sSf --max-time 600 --retry 3 --noproxy '*' -o "$2" "$KIT_URL/bundles/$1.tar" || {
     echo "Cannot download bundle $1 (curl status $?)" >&2
     return 1
   }
-  actual="$(sha256sum <"$tar" | cut -d ' ' -f 1)"
-  if [ "$actual" != "$1" ]; then
-    rm -f "$tar"
+  actual="$(sha256sum <"$2" | cut -d ' ' -f 1)"
+  [ "$actual" = "$1" ] || {
     echo "Cannot use bundle $1: its sha256 is $actual" >&2
     return 1
-  fi
-  unpack_bundle "$tar" "$KIT_TREES/$1.new" || return 1
-  rm -rf "${KIT_TREES:?}/$1"
-  mv "$KIT_TREES/$1.new" "$KIT_TREES/$1" && mv "$tar" "$KIT_RUN/bundle.tar"
+  }
 }
 
 # forget_bundles DIGEST: it is the applied one from here on; the trees before it go. The boot's own stays: the overlay
@@ -58,11 +92,11 @@ forget_bundles() {
   done
 }
 
-# write_reboot_reasons DIGEST: what a reboot would change that the agent could not; worked out anew each time, so that
+# write_reboot_reasons: what a reboot would change that the agent could not; worked out anew each time, so that
 # going back to the old bundle ends them.
 write_reboot_reasons() {
   {
-    changed_paths "$KIT_BOOT_TREE" "$KIT_TREES/$1" | not_hidden | reboot_reasons
+    changed_paths "$KIT_BOOT_TREE" "$(applied_tree)" | not_hidden | reboot_reasons
     sed 's|^\(.*\)\t\(.*\)$|/\1 was left as it is: \2|' "$KIT_CONFLICTS"
   } >"$KIT_REBOOT_REASONS.new"
   mv "$KIT_REBOOT_REASONS.new" "$KIT_REBOOT_REASONS"

@@ -15,9 +15,20 @@ KIT_BOOT_TREE="$KIT_RUN/bundle/root"
 # The bundle that was taken over last: `trees/<digest>`, and its digest.
 KIT_TREES="$KIT_RUN/trees"
 KIT_APPLIED="$KIT_RUN/applied"
+# The digest of the bundle that is being taken over, and every path that changed and is still owed what follows from it:
+# for an agent that was ended in the middle.
+KIT_APPLYING="$KIT_RUN/applying"
+KIT_OWED="$KIT_RUN/paths"
 # One reason a line.
 KIT_CONFLICTS="$KIT_RUN/conflicts"
 KIT_REBOOT_REASONS="$KIT_RUN/reboot-reasons"
+
+# seconds_now: since the kernel started. The clock of a machine may be wrong, and be set while we wait.
+seconds_now() {
+  local up rest
+  read -r up rest </proc/uptime
+  printf '%s\n' "${up%.*}"
+}
 
 # applied_digest: of the bundle this machine runs.
 applied_digest() {
