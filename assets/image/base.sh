@@ -41,6 +41,8 @@ make_base() {
   [ "$status" = 0 ] || explain_mmdebstrap "$log"
   progress 92 'storing the Debian tree'
   zstd -q -3 -T0 --rm "$work/base.tar" -o "$work/base.tar.zst"
+  # A name in bases/ is believed: its bytes are to be on the disk before it is.
+  sync "$work/base.tar.zst"
   mv -- "$work/base.tar.zst" "$base"
 }
 

@@ -45,7 +45,8 @@ main() {
   fi
   check_host "$KIT_CACHE" "$(dirname -- "${output:-$KIT_CACHE/images}")"
   take_lock
-  rm -rf -- "$KIT_CACHE"/work.* # what an interrupted build left; we hold the lock, so nobody is using it
+  # What an interrupted build left; we hold the lock, so nobody is using it.
+  rm -rf -- "$KIT_CACHE"/work.* "$KIT_CACHE"/images/*.new.??????
   KIT_WORK=$(mktemp -d "$KIT_CACHE/work.XXXXXX")
   copy_inputs "$KIT_PROJECT" "$KIT_WORK/source"
   KIT_PROJECT=$KIT_WORK/source
@@ -68,7 +69,8 @@ make_image() {
   version=$(<"$KIT_RECIPE/version")-${digest:0:8}
   mkdir -p "$image" "$root"
   progress 0 'unpacking the Debian tree'
-  zstd -dcq "$base" | tar -x --numeric-owner --xattrs --xattrs-include='*' -C "$root"
+  zstd -dcq "$base" | tar -x --numeric-owner --xattrs --xattrs-include='*' -C "$root" ||
+    fail "Cannot unpack the Debian tree $base" 'see the lines above; if the file is damaged: assets/image/build.sh --fresh'
   progress 10 'laying the root tree'
   make_tree "$root" "$image" "$version"
   progress 20 'packing the initrd'
@@ -78,8 +80,8 @@ make_image() {
   progress 95 'writing the manifest'
   write_manifest "$root" "$image" "$version" "$digest"
   publish "$image" "${output:-$KIT_CACHE/images/$digest}"
-  forget_old "$KIT_CACHE/images" 5
-  forget_old "$KIT_CACHE/bases" 2
+  forget_old "$KIT_CACHE/images" 5 "$digest"
+  forget_old "$KIT_CACHE/bases" 2 "${base##*/}"
   progress 100 "image $version"
 }
 
@@ -98,7 +100,8 @@ take_lock() {
   flock 9
 }
 
-# publish <finished folder> <its place>: the place has the old image or the new one, whole; then says where.
+# publish <finished folder> <its place>: the place has the old image or the new one, whole, but for the moment between
+# two renames; then says where. Who has the old one's files open keeps them.
 publish() {
   local next
   mkdir -p "$(dirname -- "$2")"
@@ -106,17 +109,9 @@ publish() {
   mv -- "$1"/* "$next/"
   chmod 755 "$next"
   sync -f "$next"
-  rm -rf -- "$2"
+  [ ! -e "$2" ] || mv -T -- "$2" "$KIT_WORK/replaced"
   mv -T -- "$next" "$2"
   echo "$2"
-}
-
-# forget_old <folder> <how many to keep>: every edit makes an image of 100 MB; the newest stay.
-forget_old() {
-  local name
-  find "$1" -mindepth 1 -maxdepth 1 -printf '%T@ %f\n' | sort -rn | tail -n "+$(($2 + 1))" | while read -r _ name; do
-    rm -rf -- "${1:?}/$name"
-  done
 }
 
 main

@@ -47,6 +47,7 @@ lay_modules() {
       'mend assets/image/kernel-modules/initrd.txt'
   while IFS= read -r file; do
     install -D -m 644 "$from/$file" "$to/$file"
+    lay_firmware "$root" "$tree" "${file##*/}"
   done <<<"$files"
   # The image's own depmod over the initrd's own modules, so that the tables name only what is there.
   mkdir -p "$root/.kit-initrd/lib"
@@ -56,6 +57,19 @@ lay_modules() {
   rm -r "$root/.kit-initrd"
   # The text tables are what busybox reads; kmod's binary ones would only be carried along.
   rm -f "$to"/modules.*.bin "$to"/modules.{devname,weakdep,softdep,builtin.modinfo}
+}
+
+# What a module says it may ask for, as far as the root tree has it: nothing, unless somebody added it (docs/image.md).
+lay_firmware() {
+  local root=$1 tree=$2 module=$3 name
+  chroot "$root" modinfo -k "$(ls "$root/usr/lib/modules")" -F firmware "${module%%.ko*}" | while IFS= read -r name; do
+    for name in "$name" "$name.xz" "$name.zst"; do
+      [ -e "$root/usr/lib/firmware/$name" ] || continue
+      mkdir -p "$tree/lib/firmware/${name%/*}"
+      # What the file is, where Debian has a link to a newer one.
+      cp --dereference "$root/usr/lib/firmware/$name" "$tree/lib/firmware/$name"
+    done
+  done
 }
 
 # The files under the module folder, once each. A module that is built in has none; names nobody knows go to stderr.

@@ -80,6 +80,16 @@ lists_are_exact() {
   [ "$(image_kernel)" = linux-image-amd64 ]
 }
 
+# forget_old <folder> <how many to keep> <this one too>: every edit makes an image of 100 MB; the newest stay, and whatever
+# is younger than a day, which a running server may be handing out to machines that started by it.
+forget_old() {
+  local name
+  find "$1" -mindepth 1 -maxdepth 1 ! -name "$3" -printf '%T@ %f\n' | sort -rn | tail -n "+$2" |
+    while read -r _ name; do
+      [ -z "$(find "$1/$name" -maxdepth 0 -mmin +1440)" ] || rm -rf -- "${1:?}/$name"
+    done
+}
+
 # isolated <command…>: runs it in its own process and mount namespaces, so that killing it (or us) ends everything it
 # started and drops everything it mounted. The shell waits with `wait`, which a signal interrupts at once.
 isolated() {
