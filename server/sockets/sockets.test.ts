@@ -1,4 +1,5 @@
 // Real sockets on real interfaces, in a network namespace of this file's own.
+// One test after another: they share ports, and while one starts a program its child holds the descriptors of all others.
 
 import type { Socket } from 'node:dgram'
 import { once } from 'node:events'
@@ -37,7 +38,7 @@ async function close(socket: Socket): Promise<void> {
   await closed
 }
 
-test('openUdp() hears only its own interface when it is tied to one', async (t) => {
+test.serial('openUdp() hears only its own interface when it is tied to one', async (t) => {
   const socket = await openUdp({ port: 67, networkInterface: 'lan0' })
   const heard = once(socket, 'message')
   await say(elsewhere, 'stranger', '10.8.0.1', 67)
@@ -48,7 +49,7 @@ test('openUdp() hears only its own interface when it is tied to one', async (t) 
   await close(socket)
 })
 
-test('openUdp() sends to 255.255.255.255 through its interface when there is no default route', async (t) => {
+test.serial('openUdp() sends to 255.255.255.255 through its interface when there is no default route', async (t) => {
   t.is(await ip('route show default'), '')
   const listener = here.start(
     process.execPath,
@@ -66,14 +67,14 @@ test('openUdp() sends to 255.255.255.255 through its interface when there is no 
   await close(socket)
 })
 
-test('openUdp() gives the descriptor back when the socket is closed', async (t) => {
+test.serial('openUdp() gives the descriptor back when the socket is closed', async (t) => {
   const options: UdpOptions = { port: 4013, networkInterface: 'lan0' }
   // The kernel frees the port with the descriptor, and SO_REUSEADDR is off: a leak would be a conflict.
   for (let round = 0; round < 20; round++) await close(await openUdp(options))
   t.pass()
 })
 
-test('openUdp() is listening when it resolves', async (t) => {
+test.serial('openUdp() is listening when it resolves', async (t) => {
   for (const options of [{ port: 0 }, { port: 0, networkInterface: 'lan0' }]) {
     const socket = await openUdp(options)
     t.true(socket.address().port > 0)
@@ -81,7 +82,7 @@ test('openUdp() is listening when it resolves', async (t) => {
   }
 })
 
-test('openUdp() asks for a receive buffer beyond rmem_max when it may', async (t) => {
+test.serial('openUdp() asks for a receive buffer beyond rmem_max when it may', async (t) => {
   const socket = await openUdp({ port: 0, receiveBufferBytes: 4 << 20 })
   t.true(socket.getRecvBufferSize() >= 4 << 20)
   await close(socket)
@@ -121,7 +122,7 @@ const refusals: readonly (readonly [what: string, options: UdpOptions, expected:
   ],
 ]
 
-test('openUdp() says what is in the way when it cannot open a socket', async (t) => {
+test.serial('openUdp() says what is in the way when it cannot open a socket', async (t) => {
   const taken = await openUdp({ port: 4011, networkInterface: 'lan0' })
   for (const [what, options, expected] of refusals) {
     const error = await t.throwsAsync(openUdp(options), { instanceOf: KitError }, what)
@@ -130,7 +131,7 @@ test('openUdp() says what is in the way when it cannot open a socket', async (t)
   await close(taken)
 })
 
-test('udpError() names sudo when the process may not open the port', (t) => {
+test.serial('udpError() names sudo when the process may not open the port', (t) => {
   const denied = Object.assign(new Error('bind EACCES'), { code: 'EACCES' })
   t.like(udpError(denied, { port: 67 }), {
     code: 'forbidden',
@@ -139,14 +140,14 @@ test('udpError() names sudo when the process may not open the port', (t) => {
   })
 })
 
-test('openUdp() opens the same port on two interfaces when each is tied to its own', async (t) => {
+test.serial('openUdp() opens the same port on two interfaces when each is tied to its own', async (t) => {
   const one = await openUdp({ port: 4012, networkInterface: 'lan0' })
   const other = await openUdp({ port: 4012, networkInterface: 'lan1' })
   await Promise.all([close(one), close(other)])
   t.pass()
 })
 
-test('findInterface() reads address, subnet and MAC when the interface is up', async (t) => {
+test.serial('findInterface() reads address, subnet and MAC when the interface is up', async (t) => {
   const found = await findInterface('lan0')
   const [link] = JSON.parse(await ip('-json link show dev lan0'))
   t.deepEqual(found, {
@@ -157,6 +158,6 @@ test('findInterface() reads address, subnet and MAC when the interface is up', a
   })
 })
 
-test('findInterface() finds nothing when there is no such interface', async (t) => {
+test.serial('findInterface() finds nothing when there is no such interface', async (t) => {
   t.is(await findInterface('nope0'), undefined)
 })
