@@ -41,7 +41,16 @@ export function decideTarget(
 ): Target | undefined {
   if (profile.role === undefined || profile.broken !== undefined) return undefined
   if (image === undefined || outcome.kind === 'refused') return undefined
-  return { imageVersion: image.version, bundleDigest: outcome.bundle.digest }
+  return {
+    imageVersion: image.version,
+    bundleDigest: outcome.bundle.digest,
+    mayStage: false,
+    mayReboot: false,
+    isGood: true,
+    powerwash: false,
+    rateKiBps: 0,
+    arguments: '',
+  }
 }
 
 /** `kit-34-56-78` for a machine that was given no name. */

@@ -11,11 +11,13 @@ import type { Mac } from '#lib/mac.ts'
 import { type BootPlan, type BundleOutcome, decideBootPlan, decideTarget } from './boot-plan.ts'
 import { decideCheckIn } from './check-in.ts'
 import type { EventKind, NewEvent } from './event.ts'
-import type { Boot, Machine } from './machine.ts'
+import type { Boot, Machine, SlotName } from './machine.ts'
 import type {
   BootOffer,
   Bundles,
   CheckIn,
+  DiskPlan,
+  DiskReport,
   EventLog,
   Images,
   MachineDesk,
@@ -66,6 +68,16 @@ export class Desk implements MachineDesk {
     const { profile, outcome } = await this.#consult(mac)
     const plan = decideBootPlan(profile, images.current(), outcome)
     return queue.run(mac, () => this.#offer(mac, plan))
+  }
+
+  async nameBoot(mac: Mac, _slot: SlotName): Promise<Boot> {
+    const { machines, clock } = this.#options
+    const id = randomBytes(12).toString('hex')
+    return machines.saveBoot({ id, mac, mintedMs: clock.nowMs(), plan: 'disk' })
+  }
+
+  async takeDisks(_mac: Mac, _report: DiskReport): Promise<DiskPlan> {
+    return { kind: 'refused', lines: ['Cannot choose a disk: this server makes no disk plans yet'] }
   }
 
   async report(mac: Mac, report: StepReport): Promise<void> {

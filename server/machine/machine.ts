@@ -29,6 +29,72 @@ export interface Machine {
   readonly bundleDigest?: string
   /** Why the running system must reboot to have its bundle in full; empty when it need not. */
   readonly rebootReasons: readonly string[]
+  /** Set by its own check-in: `false` from the moment its disk is made new until a slot of it runs; absent when it never had a disk of ours. */
+  readonly isInstalled?: boolean
+  /** The slot it runs from; absent in a live boot. */
+  readonly slot?: SlotName
+  readonly slots?: Slots
+  /** The machine's own checks of the boot it runs. */
+  readonly checks?: Checks
+  /** Why its checks failed, or what else it wants known. */
+  readonly reason?: string
+  /** Files of the running root that differ from the bundle. */
+  readonly drift?: readonly string[]
+  /** What it reported last of its disks. */
+  readonly disks?: readonly Disk[]
+  /** Asked for, not yet begun. */
+  readonly powerwash?: PowerwashRequest
+}
+
+export const SLOT_NAMES = ['a', 'b'] as const
+export type SlotName = (typeof SLOT_NAMES)[number]
+
+/** docs/disk.md, "Slot states". */
+export const SLOT_STATES = ['empty', 'writing', 'ready', 'trying', 'good', 'bad'] as const
+export type SlotState = (typeof SLOT_STATES)[number]
+
+export interface Slot {
+  readonly state: SlotState
+  readonly image?: string
+  readonly bundle?: string
+  readonly tries?: number
+  readonly reason?: string
+}
+
+export type Slots = Readonly<Record<SlotName, Slot>>
+
+export const CHECKS = ['waiting', 'passed', 'failed'] as const
+export type Checks = (typeof CHECKS)[number]
+
+/** One disk as the machine's initrd sees it. */
+export interface Disk {
+  /** `vda`, `nvme0n1`. */
+  readonly name: string
+  readonly sizeBytes: number
+  readonly removable: boolean
+  /** `nvme`, `sata`, `sas`, `usb`, `mmc`, `virtio`, `scsi`, or `unknown`. */
+  readonly transport: string
+  readonly serial?: string
+  readonly wwn?: string
+  readonly model?: string
+  /** Kind of the partition table, as blkid says: `gpt`, `dos`. */
+  readonly table?: string
+  /** What was found on the disk itself and on its partitions; empty for a blank disk. */
+  readonly contents: readonly DiskContent[]
+}
+
+export interface DiskContent {
+  /** `vda` itself or `vda1`. */
+  readonly where: string
+  /** The partition's GPT label. */
+  readonly label?: string
+  /** File system or whatever blkid recognised. */
+  readonly type?: string
+}
+
+export interface PowerwashRequest {
+  readonly requestedMs: number
+  readonly persistence: 'keep' | 'wipe'
 }
 
 /** One boot that was offered to a machine: minted with its boot script, named in everything that boot says. */
@@ -36,5 +102,6 @@ export interface Boot {
   readonly id: string
   readonly mac: Mac
   readonly mintedMs: number
-  readonly plan: 'live' | 'local-disk' | 'hold'
+  /** `disk`: it started by itself, from its own disk. */
+  readonly plan: 'live' | 'install' | 'powerwash' | 'powerwash-all' | 'local-disk' | 'hold' | 'disk'
 }

@@ -6,7 +6,7 @@ import type { Mac } from '#lib/mac.ts'
 import type { BootPlan } from './boot-plan.ts'
 import type { Event, NewEvent } from './event.ts'
 import type { CheckInPhase } from './lifecycle.ts'
-import type { Boot, Firmware, Machine } from './machine.ts'
+import type { Boot, Checks, Disk, Firmware, Machine, PowerwashRequest, SlotName, Slots } from './machine.ts'
 import type { Profile } from './profile.ts'
 
 export interface MachineStore {
@@ -158,6 +158,175 @@ export interface Images {
   find(version: string): Image | undefined
 }
 
+/** What the signed manifest of an image says (docs/ports-and-endpoints.md, "The manifest"). */
+export interface SignedManifest {
+  readonly text: string
+  /** In signify's format. */
+  readonly signature: string
+}
+
+/** One image of the store, as people see it. */
+export interface StoredImage extends Image {
+  readonly epoch: number
+  /** dm-verity root hash, hex. Absent: the image can be booted live only. */
+  readonly rootHash?: string
+  readonly sizeBytes: number
+  readonly importedMs: number
+}
+
+export type ImportProgress =
+  | { readonly state: 'running'; readonly percent: number; readonly text: string }
+  | { readonly state: 'done'; readonly percent: 100; readonly text: string; readonly version: string }
+  | {
+      readonly state: 'failed'
+      readonly percent: number
+      readonly text: string
+      readonly error: string
+      readonly fix?: string
+    }
+
+/** The images of this server: content-addressed files, signed manifests. */
+export interface ImageStore {
+  /** Newest release first. */
+  list(): readonly StoredImage[]
+  find(version: string): StoredImage | undefined
+  /** Signed anew before it expires. Undefined for an unknown version. */
+  manifest(version: string): SignedManifest | undefined
+  /** Starts an import from a file (tar), a folder or an http(s) URL; a second one of the same source joins the first. */
+  startImport(source: string): string
+  /** Undefined for an id that was never given. */
+  importProgress(id: string): ImportProgress | undefined
+  /** Resolves with the version when the import is over. Throws KitError. */
+  importDone(id: string): Promise<string>
+  /** Reads every byte; resolves with what is wrong. Throws KitError `not-found`. */
+  verify(version: string): Promise<readonly string[]>
+  /** Throws KitError `not-found`. Whether it is in use is the caller's question (releases). */
+  remove(version: string): Promise<void>
+  /** Called after an image came or went; the returned function unsubscribes. */
+  onChange(listener: () => void): () => void
+}
+
+/** A name that points at an image version. */
+export interface Channel {
+  readonly name: string
+  readonly version?: string
+  /** What it pointed at before, newest first, at most ten. */
+  readonly previous: readonly string[]
+  readonly isPaused: boolean
+  readonly changedMs: number
+}
+
+/** A version that failed on a machine: given to nobody until a person lifts it. */
+export interface Quarantine {
+  readonly version: string
+  readonly mac: Mac
+  readonly reason: string
+  readonly sinceMs: number
+}
+
+/** One failure of a version on a machine, since it was promoted or lifted last. */
+export interface UpdateFailure {
+  readonly version: string
+  readonly mac: Mac
+  readonly reason: string
+  readonly atMs: number
+}
+
+/** Who may restart now: a machine in an update, or another tool's client (FleetLock). */
+export interface UpdateLock {
+  readonly channel: string
+  /** A MAC, or `fleetlock:<id>`. */
+  readonly holder: string
+  /** The version it goes to; absent for other tools. */
+  readonly version?: string
+  readonly sinceMs: number
+}
+
+export interface ReleaseStore {
+  channels(): Promise<readonly Channel[]>
+  saveChannel(channel: Channel): Promise<void>
+  /** Machine → version. */
+  pins(): Promise<ReadonlyMap<Mac, string>>
+  savePin(mac: Mac, version: string | undefined): Promise<void>
+  quarantines(): Promise<readonly Quarantine[]>
+  saveQuarantine(quarantine: Quarantine): Promise<void>
+  failures(): Promise<readonly UpdateFailure[]>
+  saveFailure(failure: UpdateFailure): Promise<void>
+  /** Ends the quarantine and forgets the failures of a version. */
+  lift(version: string): Promise<void>
+  locks(): Promise<readonly UpdateLock[]>
+  saveLock(lock: UpdateLock): Promise<void>
+  removeLock(holder: string): Promise<void>
+}
+
+export interface ChannelView extends Channel {
+  readonly machines: readonly Mac[]
+}
+
+/** `quarantined`: nobody gets it until `retry`; `halted`: it had to stop while others were under way. */
+export type RolloutState = 'done' | 'running' | 'paused' | 'halted' | 'quarantined'
+
+export interface RolloutView {
+  readonly channel: string
+  readonly version: string
+  readonly state: RolloutState
+  readonly reason?: string
+  readonly atOnce: number
+  readonly haltAfter: number
+  readonly done: readonly Mac[]
+  readonly updating: readonly Mac[]
+  readonly waiting: readonly Mac[]
+  readonly failed: readonly Mac[]
+}
+
+/** An image with what the fleet does with it. */
+export interface ImageView {
+  readonly version: string
+  readonly arch: string
+  readonly sizeBytes: number
+  readonly importedMs: number
+  readonly epoch: number
+  readonly channels: readonly string[]
+  /** That run it or have it in a slot. */
+  readonly machines: readonly Mac[]
+  readonly quarantine?: Quarantine
+}
+
+/** Channels, pins and rollouts as people and programs handle them. All throw KitError with a fix. */
+export interface Releases {
+  images(): Promise<readonly ImageView[]>
+  channels(): Promise<readonly ChannelView[]>
+  /** `not-found` for an unknown version, `conflict` for one in quarantine. */
+  promote(version: string, channel: string): Promise<ChannelView>
+  pause(channel: string, isPaused: boolean): Promise<ChannelView>
+  /** `undefined` unpins. */
+  pin(mac: Mac, version: string | undefined): Promise<void>
+  /** `conflict` while a channel, a pin or a machine uses it. */
+  removeImage(version: string): Promise<void>
+  rollouts(): Promise<readonly RolloutView[]>
+  /** Lifts the quarantine of the channel's version, and goes on. */
+  retry(channel: string): Promise<RolloutView>
+  /** FleetLock: whether `id` may restart now. */
+  lock(group: string, id: string): Promise<{ readonly isHeld: boolean; readonly holder?: string }>
+  unlock(group: string, id: string): Promise<void>
+}
+
+/** What the next netboot of a machine would do to its disk. */
+export interface PlanView {
+  readonly plan: Boot['plan']
+  /** For people: what would be written where, kept and lost; or why not. */
+  readonly lines: readonly string[]
+  readonly disks: readonly Disk[]
+}
+
+export interface Powerwashes {
+  /** Flags it. Throws KitError `not-found`, or `conflict` for a machine without a role. */
+  request(mac: Mac, persistence: PowerwashRequest['persistence']): Promise<MachineView>
+  /** Takes it back, when it has not begun. */
+  cancel(mac: Mac): Promise<MachineView>
+  plan(mac: Mac): Promise<PlanView>
+}
+
 /** What a front door noticed of a machine, besides its MAC. */
 export interface Sighting {
   readonly firmware?: Firmware
@@ -170,10 +339,41 @@ export interface Sightings {
   seen(mac: Mac, sighting: Sighting): Promise<void>
 }
 
+/** What a machine answers with when it is asked for its disks. */
+export interface DiskReport {
+  readonly boot: string
+  readonly firmware: 'uefi' | 'bios'
+  readonly disks: readonly Disk[]
+}
+
+export interface PartitionPlan {
+  readonly label: string
+  /** In units of 512 bytes. */
+  readonly firstSector: number
+  readonly sectors: number
+  readonly typeGuid: string
+}
+
+/** docs/ports-and-endpoints.md, "The disk plan". */
+export type DiskPlan =
+  | { readonly kind: 'refused'; readonly lines: readonly string[] }
+  | {
+      readonly kind: 'use'
+      readonly disk: Disk
+      readonly table: 'make' | 'keep'
+      readonly partitions: readonly PartitionPlan[]
+      readonly persistence: 'keep' | 'wipe'
+      /** Kernel arguments of the slot. */
+      readonly arguments: string
+    }
+
 export interface BootOffer {
   readonly boot: Boot
   readonly plan: BootPlan
 }
+
+/** What the person at the console chose in the boot menu. */
+export type BootWish = 'powerwash'
 
 /** Progress of a boot; changes no state. */
 export interface StepReport {
@@ -192,25 +392,42 @@ export interface CheckIn {
   readonly bundle?: string
   readonly address?: Ipv4
   readonly rebootReasons?: readonly string[]
+  readonly slot?: SlotName
+  readonly slots?: Slots
+  readonly checks?: Checks
+  readonly reason?: string
+  readonly drift?: readonly string[]
 }
 
-/** What a running machine should be running. */
+/** What a running machine should be running, and what it may do about it now (docs/ports-and-endpoints.md, "The target"). */
 export interface Target {
   readonly imageVersion: string
   readonly bundleDigest: string
+  readonly mayStage: boolean
+  readonly mayReboot: boolean
+  /** The boot that asked is confirmed. */
+  readonly isGood: boolean
+  readonly powerwash: boolean
+  /** 0 is unbounded. */
+  readonly rateKiBps: number
+  readonly arguments: string
 }
 
 /** The registry as machines talk to it. */
 export interface MachineDesk {
   /** Mints a boot and decides its plan. */
-  offerBoot(mac: Mac, sighting: Sighting): Promise<BootOffer>
+  offerBoot(mac: Mac, sighting: Sighting, wish?: BootWish): Promise<BootOffer>
+  /** For a machine that started from its own disk: mints a boot with the plan `disk`. */
+  nameBoot(mac: Mac, slot: SlotName): Promise<Boot>
+  /** Remembers the disks and decides what is to be done with them. Throws KitError `not-found` for an unknown boot. */
+  takeDisks(mac: Mac, report: DiskReport): Promise<DiskPlan>
   /** Throws KitError `not-found` for a boot id that was never minted for this machine. */
   report(mac: Mac, report: StepReport): Promise<void>
   /** Throws KitError `stale-boot` or `not-found`. */
   checkIn(mac: Mac, checkIn: CheckIn): Promise<void>
   /** Undefined when the machine was never seen, has no role, or there is nothing to give it: no image, no bundle. */
-  target(mac: Mac): Promise<Target | undefined>
-  /** Called after the wanted bundle of any machine may have changed; the returned function unsubscribes. */
+  target(mac: Mac, bootId?: string): Promise<Target | undefined>
+  /** Called after the target of any machine may have changed; the returned function unsubscribes. */
   onTargetChange(listener: () => void): () => void
 }
 
@@ -221,6 +438,9 @@ export interface MachineView extends Machine {
   readonly hostname: string
   /** Absent without a role, and while there is no bundle to give. */
   readonly wantedBundle?: string
+  /** By pin, channel and quarantine; absent without a role or an image. */
+  readonly wantedImage?: string
+  readonly pin?: string
 }
 
 /** The registry as people see it. */

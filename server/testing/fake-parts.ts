@@ -11,6 +11,7 @@ import type { BootPlan } from '#machine/boot-plan.ts'
 import type {
   Bundle,
   Bundles,
+  DiskPlan,
   Image,
   ImageFile,
   Images,
@@ -25,6 +26,7 @@ import type { Profile } from '#machine/profile.ts'
 export class FakeDesk implements MachineDesk {
   plan: BootPlan = { kind: 'hold', reason: 'nothing was planned' }
   wanted: Target | undefined
+  diskPlan: DiskPlan = { kind: 'refused', lines: ['nothing was planned'] }
   /** Thrown by every call while it is set. */
   failure: Error | undefined
   /** `[method, mac, argument]` of each call. */
@@ -38,6 +40,16 @@ export class FakeDesk implements MachineDesk {
       boot: { id: 'boot-1', mac: args[0], mintedMs: 1, plan: this.plan.kind },
       plan: this.plan,
     }
+  }
+
+  async nameBoot(...args: Parameters<MachineDesk['nameBoot']>) {
+    this.#note('nameBoot', args)
+    return { id: 'boot-2', mac: args[0], mintedMs: 2, plan: 'disk' as const }
+  }
+
+  async takeDisks(...args: Parameters<MachineDesk['takeDisks']>) {
+    this.#note('takeDisks', args)
+    return this.diskPlan
   }
 
   async report(...args: Parameters<MachineDesk['report']>) {
