@@ -16,7 +16,7 @@ const MAC = parseMac('52:54:00:12:34:56')
 const DIGEST = 'ab'.repeat(32)
 const BOOT_PATH = '/boot/52-54-00-12-34-56.ipxe'
 
-const target = (wanted: Pick<Target, 'imageVersion' | 'bundleDigest'>): Target => ({
+const wants = (wanted: Pick<Target, 'imageVersion' | 'bundleDigest'>): Target => ({
   ...wanted,
   mayStage: false,
   mayReboot: false,
@@ -133,15 +133,15 @@ test('the target is told at once when it differs, and as soon as it changes for 
   const { url, desk } = await startHttp(t)
   const target = (query: string) => call(`${url}/v1/machines/52-54-00-12-34-56/target?${query}`)
   t.is((await target('bundle=')).status, 204)
-  desk.wanted = target({ imageVersion: '7', bundleDigest: DIGEST })
+  desk.wanted = wants({ imageVersion: '7', bundleDigest: DIGEST })
   const text = `image 7\nbundle ${DIGEST}\n`
   t.is((await target('')).body, text)
   t.is((await target('bundle=old&wait=60')).body, text)
   t.is((await target(`bundle=${DIGEST}&wait=0`)).body, text)
   const waiting = target(`bundle=${DIGEST}&wait=60`)
   await desk.listening(1)
-  desk.change(target({ imageVersion: '7', bundleDigest: DIGEST }))
-  desk.change(target({ imageVersion: '8', bundleDigest: 'cd'.repeat(32) }))
+  desk.change(wants({ imageVersion: '7', bundleDigest: DIGEST }))
+  desk.change(wants({ imageVersion: '8', bundleDigest: 'cd'.repeat(32) }))
   t.is((await waiting).body, `image 8\nbundle ${'cd'.repeat(32)}\n`)
   t.is(desk.listeners.size, 0)
   for (const wait of ['61', '-1', '1.5', 'x']) t.is((await target(`wait=${wait}`)).status, 400, wait)
@@ -149,7 +149,7 @@ test('the target is told at once when it differs, and as soon as it changes for 
 
 test('a machine that stops waiting for its target leaves nothing behind, nor does a stop of the service', async (t) => {
   const { url, desk, service } = await startHttp(t, { stallMs: 1_000 })
-  desk.wanted = target({ imageVersion: '7', bundleDigest: DIGEST })
+  desk.wanted = wants({ imageVersion: '7', bundleDigest: DIGEST })
   const path = `${url}/v1/machines/52-54-00-12-34-56/target?bundle=${DIGEST}`
   t.is((await call(`${path}&wait=2`)).status, 200, 'waiting is no stall')
   const leaving = get(`${path}&wait=60`)
