@@ -53,3 +53,20 @@ fail() {
 is_mounted() {
   awk -v place="$1" '$5 == place { found = 1 } END { exit !found }' "$KIT_PROC/self/mountinfo"
 }
+
+# note NAME VALUE: KIT_<NAME> has that value for the steps after this one (read_values in run.sh).
+note() {
+  mkdir -p "$KIT_RUN/values"
+  printf '%s\n' "$2" >"$KIT_RUN/values/$1"
+}
+
+# within TENTHS COMMAND…: asks again and again until the command is true; 1 when the time is up.
+within() {
+  local end
+  end=$(($(tenths_now) + $1))
+  shift
+  until "$@"; do
+    [ "$(tenths_now)" -lt "$end" ] || return 1
+    sleep 0.2
+  done
+}

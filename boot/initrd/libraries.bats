@@ -15,6 +15,9 @@ GOOD_LINE="BOOT_IMAGE=vmlinuz kit.url=http://10.77.0.1:8080 kit.mac=52-54-00-12-
  kit.image=2025.11.1 kit.root-sha256=$(printf 'a%.0s' {1..64}) kit.root-size=204800
 	kit.bundle=$(printf 'b%.0s' {1..64}) systemd.hostname=kit-one quiet"
 
+DISK_LINE="kit.plan=disk kit.url=http://10.77.0.1:8080 kit.mac=52-54-00-12-34-56 kit.image=2025.11.1 kit.slot=a
+ kit.root-hash=$(printf 'c%.0s' {1..64}) kit.root-size=204800"
+
 parameters_of() {
   printf '%s\n' "$1" >"$BATS_TEST_TMPDIR/cmdline"
   each_shell "read_parameters '$BATS_TEST_TMPDIR/cmdline'; check_parameters && echo \"\$$2\""
@@ -56,14 +59,50 @@ kit.root-sha256=abc
 kit.root-size=1e9
 kit.root-size=-1
 kit.bundle=[a-z]*
+kit.plan=format
+kit.plan=livelive
+kit.time=0800
+kit.time=now
 systemd.hostname=\$HOME
 WORDS
 }
 
-@test "check_parameters() names every missing key at once" {
+@test "check_parameters() names every missing key of the plan at once" {
+  while read -r plan keys; do
+    parameters_of "quiet $plan" KIT_URL
+    [ "$status" -eq 1 ]
+    [ "$(sed -n 's/^Cannot boot: the kernel command line has no //p' <<<"$output" | xargs)" = "$keys" ]
+  done <<'TABLE'
+kit.plan=live kit.url kit.mac kit.image kit.root-sha256 kit.root-size kit.boot kit.bundle
+kit.plan=install kit.url kit.mac kit.image kit.boot kit.bundle
+kit.plan=powerwash-all kit.url kit.mac kit.image kit.boot kit.bundle
+kit.plan=disk kit.url kit.mac kit.image kit.slot kit.root-hash kit.root-size
+TABLE
   parameters_of 'quiet' KIT_URL
-  [ "$status" -eq 1 ]
   [ "${#lines[@]}" -eq 7 ]
+}
+
+@test "check_parameters() takes a start from the disk without a boot and a bundle" {
+  parameters_of "$DISK_LINE" KIT_SLOT
+  [ "$output" = a ]
+  parameters_of "$DISK_LINE kit.boot=\$(x)" KIT_SLOT
+  [ "$status" -eq 1 ]
+}
+
+@test "set_clock() sets a clock that is more than a day off, and only such a one" {
+  while IFS='|' read -r now server wanted; do
+    : >"$BATS_TEST_TMPDIR/asked"
+    each_shell "date() { if [ \"\$1\" = +%s ]; then echo $now; else echo \"date \$*\" >>'$BATS_TEST_TMPDIR/asked'; fi; }
+      set_clock '$server'"
+    [ "$status" -eq 0 ]
+    [ "$(grep -c -- "-s @$server" "$BATS_TEST_TMPDIR/asked" || true)" -eq "$wanted" ]
+  done <<'TABLE'
+0|1764000000|2
+1764000000|1764086401|2
+1764086401|1764000000|2
+1764000000|1764086400|0
+1764000000||0
+TABLE
 }
 
 @test "json_string() writes what JSON.parse() reads back" {

@@ -1,4 +1,5 @@
 # What the server is told. Reports wait in a queue until there is a network, and never fail a boot.
+# A boot from the disk has no boot id, and so nothing that it could report, until the server gives it one.
 # shellcheck shell=dash
 
 # The server takes 16 KiB in all, and an escaped byte may need six: the second figure is for a log of control characters.
@@ -8,6 +9,7 @@ LOG_TAIL_WORST_BYTES=2300
 # report STEP STATUS [TENTHS] [MESSAGE] [LOG FILE]: how a step is getting on (POST …/events).
 report() {
   local body
+  [ -n "$KIT_BOOT" ] || return 0
   body="{\"boot\":$(json_string "$KIT_BOOT"),\"step\":$(json_string "$1"),\"status\":\"$2\""
   [ -z "${3:-}" ] || body="$body,\"seconds\":$(as_seconds "$3")"
   [ -z "${4:-}" ] || body="$body,\"message\":$(json_string "$(printf '%s' "$4" | head -c 500)")"
@@ -23,13 +25,21 @@ log_tail() {
   printf '%s' "$text"
 }
 
-# check_in PHASE: what the machine is now (POST …/check-in).
+# check_in PHASE [REASON]: what the machine is now (POST …/check-in).
 check_in() {
+  [ -n "$KIT_BOOT" ] || return 0
+  enqueue check-in "$(check_in_body "$@")"
+}
+
+# check_in_body PHASE [REASON]
+check_in_body() {
   local body address=''
   body="{\"boot\":$(json_string "$KIT_BOOT"),\"phase\":\"$1\",\"image\":$(json_string "$KIT_IMAGE")"
   [ ! -e "$KIT_RUN/net" ] || address="$(sed -n 's/^address //p' "$KIT_RUN/net")"
   [ -z "$address" ] || body="$body,\"address\":$(json_string "$address")"
-  enqueue check-in "$body}"
+  [ -z "${KIT_SLOT:-}" ] || body="$body,\"slot\":$(json_string "$KIT_SLOT")"
+  [ -z "${2:-}" ] || body="$body,\"reason\":$(json_string "$(printf '%s' "$2" | head -c 500)")"
+  printf '%s' "$body}"
 }
 
 # enqueue ENDPOINT BODY

@@ -1,15 +1,19 @@
-# Runs the steps in the order of their numbers, and says of each how it went.
+# Runs the steps of the machine's plan in order, and says of each how it went.
 # shellcheck shell=dash
 
-# run_steps: status 1 after the first step that failed; the server and the consoles have been told then.
+# run_steps: the steps named in plans/<plan>; status 1 after the first one that failed: the server and the consoles have
+# been told then.
 run_steps() {
-  local step
-  for step in "$KIT_LIB"/steps/[0-9]*.sh; do
-    run_step "$step" || return 1
+  local step steps
+  # What an attempt before this one found out does not count.
+  rm -rf "$KIT_RUN/values" "$KIT_RUN/gone"
+  steps="$(grep -v '^#' "$KIT_LIB/plans/${KIT_PLAN:-live}")"
+  for step in $steps; do
+    run_step "$KIT_LIB/steps/$step.sh" || return 1
   done
 }
 
-# run_step FILE: in a shell of its own, so that its `set -e` counts and nothing it sets stays.
+# run_step FILE: in a shell of its own, so that its `set -e` counts and nothing it sets stays but what it notes.
 run_step() {
   local log started took message
   KIT_STEP="$(basename "$1" .sh)"
@@ -21,6 +25,7 @@ run_step() {
   report "$KIT_STEP" started
   deliver
   if sh "$1" >"$log" 2>&1 </dev/null; then
+    read_values
     took=$(($(tenths_now) - started))
     say "$KIT_STEP: done ($(as_seconds "$took")s)"
     report "$KIT_STEP" 'done' "$took"
@@ -35,4 +40,22 @@ run_step() {
   check_in failed
   deliver
   return 1
+}
+
+# read_values: what the steps noted (lib.sh) joins what the kernel command line said, or takes its place.
+read_values() {
+  local name value
+  for name in SLOT IMAGE BUNDLE ROOT_HASH ROOT_SIZE BOOT; do
+    [ -e "$KIT_RUN/values/$name" ] || continue
+    read -r value <"$KIT_RUN/values/$name" || true
+    case "$name" in
+      SLOT) KIT_SLOT="$value" ;;
+      IMAGE) KIT_IMAGE="$value" ;;
+      BUNDLE) KIT_BUNDLE="$value" ;;
+      ROOT_HASH) KIT_ROOT_HASH="$value" ;;
+      ROOT_SIZE) KIT_ROOT_SIZE="$value" ;;
+      BOOT) KIT_BOOT="$value" ;;
+    esac
+  done
+  export KIT_SLOT KIT_IMAGE KIT_BUNDLE KIT_ROOT_HASH KIT_ROOT_SIZE KIT_BOOT
 }

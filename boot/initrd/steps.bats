@@ -29,7 +29,7 @@ setup() {
   KIT_ROOT_SIZE="$(stat -c %s "$FOLDER/images/2025.11.1/root.squashfs")"
   KIT_LIB="$BATS_TEST_TMPDIR/lib" KIT_NEWROOT="$BATS_TEST_TMPDIR/newroot" KIT_SYS=/sys KIT_URL='http://10.77.0.1:8080'
   cp -rL "$BOOT_FOLDER/initrd" "$KIT_LIB"
-  rm "$KIT_LIB/steps/10-modules.sh"
+  sed -i '/10-modules/d' "$KIT_LIB"/plans/*
   touch "$BATS_TEST_TMPDIR/resolv.conf"
   export KIT_BUNDLE KIT_ROOT_SHA256 KIT_ROOT_SIZE KIT_LIB KIT_NEWROOT KIT_SYS KIT_URL FOLDER
 }
@@ -78,12 +78,13 @@ KIT_MAC=$MAC
 KIT_BOOT=boot-1
 KIT_IMAGE=2025.11.1
 KIT_BUNDLE=$KIT_BUNDLE
+KIT_PLAN=live
 /sbin/init
 10.77.0.50
 kit-one
 search lab.test
 nameserver 10.77.0.1" ]
-  [ "$(statuses | head -n 12)" = "$(for step in 20-network 30-check-in 40-image 50-bundle 60-root 70-handover; do
+  [ "$(statuses | head -n 16)" = "$(for step in 20-network 30-check-in 35-manifest 36-disks 40-image 50-bundle 60-root 70-handover; do
     printf '%s started\n%s done\n' "$step" "$step"
   done)" ]
   [ "$(grep -c '^check-in ' "$FOLDER/reports")" -eq 2 ]

@@ -1,12 +1,15 @@
 // The server's side of docs/ports-and-endpoints.md "For machines", out of one folder: for the tests of boot/ only.
 //
 // node machine-server.ts FOLDER ADDRESS PORT. Writes FOLDER/port when it listens. In FOLDER:
-//   images/…, bundles/…   are served as they are (Range, HEAD)
+//   images/…, bundles/…   are served as they are (Range, HEAD, ?from=<bytes>)
+//   disk-plan             what POST …/disks answers; not there: 404
 //   target                what GET …/target answers; its second line is `bundle <digest>`. Not there: 204 at once
-//   reports               gets a line per POST: `events {json}` or `check-in {json}`
+//   reports               gets a line per POST: `events {json}`, `check-in {json}`, `disks {json}`, `boots {json}`
+//   fetched               gets a line per file answer: path, first byte
 //   cut                   (if there) a number: the next file answer breaks off after so many bytes, and cut goes away,
 //                         unless `always` follows
-//   refuse                (if there) reports are answered with 409
+//   refuse                (if there) reports are answered with 409; with a name in it only those (`check-in`)
+//   deaf                  (if there) `<number> <endpoint>`: so many POSTs there are left without an answer
 
 import {
   appendFileSync,
@@ -36,13 +39,17 @@ function sendFile(request: IncomingMessage, response: ServerResponse, file: stri
     return
   }
   const size = statSync(file).size
-  const start = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0)
+  const url = new URL(request.url ?? '/', 'http://server')
+  const from = url.searchParams.get('from')
+  const start = Number(from ?? /^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0)
+  appendFileSync(`${folder}/fetched`, `${url.pathname} ${start}\n`)
   if (start > 0 && start >= size) {
     response.writeHead(416).end()
     return
   }
-  const range = start > 0 ? { 'Content-Range': `bytes ${start}-${size - 1}/${size}` } : {}
-  response.writeHead(start > 0 ? 206 : 200, { 'Content-Length': size - start, ...range })
+  const isPart = from === null && start > 0
+  const range = isPart ? { 'Content-Range': `bytes ${start}-${size - 1}/${size}` } : {}
+  response.writeHead(isPart ? 206 : 200, { 'Content-Length': size - start, ...range })
   const end = Math.min(size - 1, start + takeCut() - 1)
   const stream = createReadStream(file, { start, end })
   stream.pipe(response, { end: end === size - 1 })
@@ -56,9 +63,34 @@ async function takeReport(
 ): Promise<void> {
   let body = ''
   for await (const chunk of request.setEncoding('utf8')) body += chunk
+  if (isDeafFor(endpoint)) {
+    response.destroy()
+    return
+  }
   // A body that is no JSON must show in the tests: 400 would be taken for a refusal.
   appendFileSync(`${folder}/reports`, `${endpoint} ${JSON.stringify(JSON.parse(body))}\n`)
-  response.writeHead(existsSync(`${folder}/refuse`) ? 409 : 204).end()
+  const refused = readIfThere('refuse')?.trim()
+  if (refused === '' || refused === endpoint) response.writeHead(409).end()
+  else answerReport(response, endpoint)
+}
+
+function answerReport(response: ServerResponse, endpoint: string): void {
+  const text =
+    endpoint === 'boots' ? 'boot from-disk-1\n' : endpoint === 'disks' ? readIfThere('disk-plan') : ''
+  if (text === undefined) response.writeHead(404).end()
+  else if (text === '') response.writeHead(204).end()
+  else response.writeHead(200, { 'Content-Type': 'text/plain' }).end(text)
+}
+
+function isDeafFor(endpoint: string): boolean {
+  const [times = '0', where] = readIfThere('deaf')?.trim().split(' ') ?? []
+  if (where !== endpoint || Number(times) === 0) return false
+  writeFileSync(`${folder}/deaf`, `${Number(times) - 1} ${where}`)
+  return true
+}
+
+function readIfThere(name: string): string | undefined {
+  return existsSync(`${folder}/${name}`) ? readFileSync(`${folder}/${name}`, 'utf8') : undefined
 }
 
 async function sendTarget(response: ServerResponse, query: URLSearchParams): Promise<void> {
@@ -74,7 +106,9 @@ async function sendTarget(response: ServerResponse, query: URLSearchParams): Pro
 
 const server = createServer((request, response) => {
   const url = new URL(request.url ?? '/', 'http://server')
-  const endpoint = /^\/v1\/machines\/[0-9a-f-]{17}\/(events|check-in|target)$/.exec(url.pathname)?.[1]
+  const endpoint = /^\/v1\/machines\/[0-9a-f-]{17}\/(events|check-in|disks|boots|target)$/.exec(
+    url.pathname,
+  )?.[1]
   if (endpoint === 'target') void sendTarget(response, url.searchParams)
   else if (endpoint !== undefined) void takeReport(request, response, endpoint)
   else if (/^\/(?:images|bundles)\/[A-Za-z0-9./-]+$/.test(url.pathname)) {

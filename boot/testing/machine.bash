@@ -29,7 +29,7 @@ make_applets() {
 # make_machine: an empty machine below BATS_TEST_TMPDIR, and the environment that points the scripts there.
 make_machine() {
   export KIT_LIB="$BOOT_FOLDER/initrd" KIT_RUN="$BATS_TEST_TMPDIR/run" KIT_DEV="$BATS_TEST_TMPDIR/dev"
-  export KIT_URL='http://127.0.0.1:1' KIT_MAC="$MAC" KIT_BOOT='boot-1' KIT_IMAGE='2025.11.1' KIT_HOSTNAME='kit-one'
+  export KIT_PLAN=live KIT_URL='http://127.0.0.1:1' KIT_MAC="$MAC" KIT_BOOT='boot-1' KIT_IMAGE='2025.11.1' KIT_HOSTNAME='kit-one'
   mkdir -p "$KIT_RUN" "$KIT_DEV" "$BATS_TEST_TMPDIR/sys/class/tty/console"
   export KIT_SYS="$BATS_TEST_TMPDIR/sys"
   echo 'tty0 ttyS0' >"$KIT_SYS/class/tty/console/active"
@@ -40,7 +40,7 @@ make_machine() {
 # agree. Sets status and output as run does.
 each_shell() {
   local text
-  text="$(printf '. "$KIT_LIB/%s.sh"\n' lib json parameters report bundle)
+  text="$(printf '. "$KIT_LIB/%s.sh"\n' lib json parameters clock report bundle)
 $1"
   run env PATH="$APPLETS:$PATH" dash -c "$text"
   local dash_status="$status" dash_output="$output"

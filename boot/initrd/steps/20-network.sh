@@ -48,17 +48,6 @@ has_carrier_somewhere() {
   return 1
 }
 
-# within TENTHS COMMAND…: asks again and again until the command is true; 1 when the time is up.
-within() {
-  local end
-  end=$(($(tenths_now) + $1))
-  shift
-  until "$@"; do
-    [ "$(tenths_now)" -lt "$end" ] || return 1
-    sleep 0.2
-  done
-}
-
 # lease INTERFACE: asks for an address there; udhcpc.sh sets it. udhcpc does not tell whether that worked, the note does.
 lease() {
   set -- -i "$1" -f -q -n -t "$DISCOVERS" -T "$PAUSE_SECONDS" -s "$KIT_LIB/udhcpc.sh"

@@ -26,5 +26,9 @@ KIT_MAC=$KIT_MAC
 KIT_BOOT=$KIT_BOOT
 KIT_IMAGE=$KIT_IMAGE
 KIT_BUNDLE=$KIT_BUNDLE
+KIT_PLAN=$KIT_PLAN
 ENVIRONMENT
+# A live system runs from no slot.
+slot="${KIT_SLOT:-}"
+[ -z "$slot" ] || echo "KIT_SLOT=$slot" >>"$KIT_RUN/env"
 echo "$program" >"$KIT_RUN/init"
