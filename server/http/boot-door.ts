@@ -4,7 +4,7 @@ import { describeError, KitError } from '#lib/errors.ts'
 import type { Log } from '#lib/log.ts'
 import { findMac, isGroupMac, type Mac } from '#lib/mac.ts'
 import type { Firmware } from '#machine/machine.ts'
-import type { MachineDesk, Sighting } from '#machine/ports.ts'
+import type { BootOffer, MachineDesk, Sighting } from '#machine/ports.ts'
 
 import type { BootScripts } from './boot-scripts.ts'
 import { clientAddress, type Exchange, requireMethod, sendText } from './exchange.ts'
@@ -42,16 +42,23 @@ export async function serveBoot(exchange: Exchange, name: string, door: BootDoor
     )
   }
   response.once('finish', () => door.onScriptSent?.(mac))
-  sendText(response, await scriptFor(mac, readSighting(exchange), door))
+  sendText(response, await scriptFor(mac, exchange, door))
 }
 
-async function scriptFor(mac: Mac, sighting: Sighting, { desk, scripts, log }: BootDoor): Promise<string> {
+async function scriptFor(mac: Mac, exchange: Exchange, { desk, scripts, log }: BootDoor): Promise<string> {
   try {
-    return scripts.forOffer(await desk.offerBoot(mac, sighting), mac)
+    return scripts.forOffer(await offerFor(mac, exchange, desk), mac)
   } catch (error) {
     log.error({ err: error, mac }, `no boot script: ${describeError(error)}`)
     return scripts.hold(error instanceof KitError ? error.message : 'the server had an internal error', mac)
   }
+}
+
+/** A wish that nobody knows is none: an error would leave the machine at a dead prompt. */
+function offerFor(mac: Mac, exchange: Exchange, desk: MachineDesk): Promise<BootOffer> {
+  const sighting = readSighting(exchange)
+  const want = exchange.url.searchParams.get('want')
+  return want === 'powerwash' ? desk.offerBoot(mac, sighting, want) : desk.offerBoot(mac, sighting)
 }
 
 function readSighting({ request, url }: Exchange): Sighting {

@@ -6,19 +6,29 @@ import type { IncomingHttpHeaders } from 'node:http'
 export type Selection =
   | { readonly kind: 'whole' }
   | { readonly kind: 'part'; readonly first: number; readonly last: number }
+  /** Everything from there on, as an answer of its own: `?from=`. May be nothing. */
+  | { readonly kind: 'rest'; readonly first: number }
   | { readonly kind: 'unsatisfiable' }
   | { readonly kind: 'not-modified' }
 
 /** A header that is malformed, or asks for several ranges, is ignored: §14.2 lets a server send everything then. */
 const ONE_RANGE = /^bytes=(?<first>\d{0,15})-(?<last>\d{0,15})$/i
 
-export function selectBytes(
-  headers: IncomingHttpHeaders,
-  { method, etag, sizeBytes }: { method: string; etag: string; sizeBytes: number },
-): Selection {
+export interface Wanted {
+  readonly method: string
+  readonly etag: string
+  readonly sizeBytes: number
+  /** For clients that cannot take a 206; a Range beside it means nothing. */
+  readonly from?: number
+}
+
+export function selectBytes(headers: IncomingHttpHeaders, wanted: Wanted): Selection {
+  const { method, etag, sizeBytes, from } = wanted
   if (headers['if-none-match'] !== undefined && listsTag(headers['if-none-match'], etag)) {
     return { kind: 'not-modified' }
   }
+  // At the very end there is nothing left to send, which is no mistake of a client that has it all.
+  if (from !== undefined) return from > sizeBytes ? { kind: 'unsatisfiable' } : { kind: 'rest', first: from }
   const range = headers.range
   if (method !== 'GET' || range === undefined) return { kind: 'whole' } // §14.2: Range means nothing but for GET
   // §13.1.5: strong comparison; a date can never match, as no Last-Modified is ever sent

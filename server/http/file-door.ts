@@ -3,15 +3,17 @@
 import { KitError } from '#lib/errors.ts'
 import { findMac } from '#lib/mac.ts'
 import { LOADERS } from '#machine/loaders.ts'
-import type { Bundles, EventLog, ImageFile, Images } from '#machine/ports.ts'
+import type { Bundles, EventLog, ImageFile, ImageStore, Images } from '#machine/ports.ts'
 
 import type { ChunkPool } from './chunk-pool.ts'
-import { clientAddress, type Exchange, requireMethod } from './exchange.ts'
+import { clientAddress, type Exchange, requireMethod, sendText } from './exchange.ts'
 import { sendFile } from './file-sender.ts'
 import type { KernelWatch } from './kernel-watch.ts'
 
 export interface FileDoor {
   readonly images: Images
+  /** Where signed manifests come from; without it there are none. */
+  readonly imageStore?: ImageStore
   readonly bundles: Bundles
   readonly events: EventLog
   readonly kernels: KernelWatch
@@ -42,11 +44,20 @@ export async function serveImage(exchange: Exchange, path: string, door: FileDoo
   requireMethod(exchange, 'GET', 'HEAD')
   const [version = '', ...rest] = path.split('/')
   const name = rest.join('/')
+  if (name === 'manifest' || name === 'manifest.sig') return sendManifest(exchange, version, name, door)
   const file: ImageFile | undefined = door.images.find(version)?.files.get(name)
   if (file === undefined) throw new KitError('not-found', 'Cannot send this file: no image has it')
   const isWhole = await sendFile(exchange, { ...file, contentType: BYTES_TYPE }, door.pool)
   const mac = findMac(exchange.url.searchParams.get('mac') ?? '')
   if (isWhole && mac !== undefined) await door.kernels.sent(mac, version, name)
+}
+
+/** The store signs them anew from time to time, so they are no files with a digest of their own. */
+function sendManifest({ response }: Exchange, version: string, name: string, { imageStore }: FileDoor): void {
+  const manifest = imageStore?.manifest(version)
+  if (manifest === undefined)
+    throw new KitError('not-found', 'Cannot send this manifest: no image of that version has one')
+  sendText(response, name === 'manifest' ? manifest.text : manifest.signature)
 }
 
 export async function serveBundle(exchange: Exchange, name: string, door: FileDoor): Promise<void> {

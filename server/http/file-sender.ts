@@ -1,12 +1,13 @@
 // Sending one file, or a part of it, to one client: at the client's pace, through shared chunks, from one open file.
 
 import { type FileHandle, open } from 'node:fs/promises'
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { ServerResponse } from 'node:http'
 
 import { KitError } from '#lib/errors.ts'
 
 import { type Selection, selectBytes } from './byte-range.ts'
 import type { ChunkPool } from './chunk-pool.ts'
+import type { Exchange } from './exchange.ts'
 
 export interface ServedFile {
   /** Where it lies on the server: never made from anything a client sent. */
@@ -20,17 +21,22 @@ export interface ServedFile {
 /**
  * Resolves with true when a GET was answered up to the file's last byte, else with false, also when the client went
  * away. The bytes all come from the file as it was when opened, even if it is replaced meanwhile. Throws KitError
- * `unavailable`, before anything is sent, for a file that cannot be read or has another size than it should have.
+ * `unavailable`, before anything is sent, for a file that cannot be read or has another size than it should have, and
+ * `invalid-input` for a `from` in the URL that is no position.
  */
 export async function sendFile(
-  { request, response }: { request: IncomingMessage; response: ServerResponse },
+  { request, response, url }: Pick<Exchange, 'request' | 'response' | 'url'>,
   served: ServedFile,
   pool: ChunkPool,
 ): Promise<boolean> {
   const method = request.method ?? 'GET'
   const etag = `"${served.sha256}"`
   const { sizeBytes } = served
-  const selection = selectBytes(request.headers, { method, etag, sizeBytes })
+  const from = readFrom(url)
+  const selection = selectBytes(request.headers, {
+    ...{ method, etag, sizeBytes },
+    ...(from !== undefined && { from }),
+  })
   const bytes = method === 'HEAD' ? undefined : bytesOf(selection, sizeBytes)
   if (bytes === undefined) {
     writeHead(response, selection, { ...served, etag })
@@ -46,6 +52,13 @@ export async function sendFile(
   } finally {
     await handle.close()
   }
+}
+
+function readFrom(url: URL): number | undefined {
+  const text = url.searchParams.get('from')
+  if (text === null) return undefined
+  if (/^\d{1,15}$/.test(text)) return Number(text)
+  throw new KitError('invalid-input', 'Cannot send this file: from is a whole number of bytes')
 }
 
 /** The status and headers of an answer; nothing goes out before the first byte or `end`. */
@@ -66,6 +79,10 @@ function writeHead(
       response.setHeader('Content-Length', selection.last - selection.first + 1)
       response.setHeader('Content-Range', `bytes ${selection.first}-${selection.last}/${served.sizeBytes}`)
       return
+    case 'rest':
+      response.setHeader('Accept-Ranges', 'none')
+      response.setHeader('Content-Length', served.sizeBytes - selection.first)
+      return
     case 'unsatisfiable':
       response.statusCode = 416
       response.setHeader('Content-Length', 0)
@@ -82,6 +99,7 @@ function writeHead(
 /** `end` is exclusive. */
 function bytesOf(selection: Selection, sizeBytes: number): { start: number; end: number } | undefined {
   if (selection.kind === 'whole') return { start: 0, end: sizeBytes }
+  if (selection.kind === 'rest') return { start: selection.first, end: sizeBytes }
   return selection.kind === 'part' ? { start: selection.first, end: selection.last + 1 } : undefined
 }
 

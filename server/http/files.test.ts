@@ -9,6 +9,7 @@ import test, { type ExecutionContext } from 'ava'
 import fc from 'fast-check'
 
 import { parseMac } from '#lib/mac.ts'
+import { FakeImageStore } from '#testing/fake-releases.ts'
 import { curl, startHttp } from '#testing/http-fixture.ts'
 
 const MAC = parseMac('52:54:00:12:34:56')
@@ -76,6 +77,46 @@ test('curl resumes a download with -C -, and takes any range', async (t) => {
   }
   const beyond = await headOf('-r', '9999999-', kernelUrl)
   t.regex(beyond, /^http\/1\.1 416[\s\S]*content-range: bytes \*\/3145728/)
+})
+
+test('from answers 200 with the rest of a file, whatever the Range, up to nothing at its end', async (t) => {
+  const { kernelUrl, out, files } = await start(t)
+  const etag = `"${files.image?.files.get('vmlinuz')?.sha256}"`
+  for (const from of [0, 1, 524_287, 524_288, 3_145_727, 3_145_728]) {
+    const head = await headOf(
+      '-r',
+      '0-9',
+      `${kernelUrl}?mac=52-54-00-12-34-56&from=${from}`,
+      '-o',
+      out('rest'),
+    )
+    t.true(head.startsWith('http/1.1 200'), `${from}`)
+    t.true(head.includes(`etag: ${etag}`))
+    t.true(head.includes(`content-length: ${KERNEL.length - from}\r`))
+    t.true(head.includes('accept-ranges: none'))
+    t.true(KERNEL.subarray(from).equals(readFileSync(out('rest'))), `${from}`)
+  }
+  t.true((await curl('-I', `${kernelUrl}?from=3145700`)).includes('Content-Length: 28\r'))
+  t.regex(await headOf(`${kernelUrl}?from=3145729`), /^http\/1\.1 416[\s\S]*content-range: bytes \*\/3145728/)
+  t.regex(await headOf('-H', `If-None-Match: ${etag}`, `${kernelUrl}?from=5`), /^http\/1\.1 304/)
+  for (const from of ['', '-1', '1.5', 'x', '9'.repeat(16)]) {
+    t.regex(await headOf(`${kernelUrl}?from=${from}`), /^http\/1\.1 400/, from)
+  }
+})
+
+test('a signed manifest comes from the store, and there is none without it', async (t) => {
+  const imageStore = new FakeImageStore()
+  const { url } = await start(t, { imageStore })
+  imageStore.manifests.set('7', {
+    text: 'kateskit-image 1\nversion 7\n',
+    signature: 'untrusted comment: x\nRW\n',
+  })
+  t.is(await curl(`${url}/images/7/manifest`), 'kateskit-image 1\nversion 7\n')
+  t.is(await curl(`${url}/images/7/manifest.sig`), 'untrusted comment: x\nRW\n')
+  t.regex(await headOf('-I', `${url}/images/7/manifest`), /200 ok[\s\S]*content-length: 27\r/)
+  t.regex(await headOf(`${url}/images/8/manifest`), /^http\/1\.1 404/)
+  const without = await start(t)
+  t.regex(await headOf(`${without.url}/images/7/manifest`), /^http\/1\.1 404/)
 })
 
 test('If-None-Match spares the download, and If-Range sends all of a file that is another now', async (t) => {

@@ -7,7 +7,7 @@ import type { Clock } from '#lib/clock.ts'
 import type { Log } from '#lib/log.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { Service } from '#lib/service.ts'
-import type { Images, MachineDesk } from '#machine/ports.ts'
+import type { ImageStore, Images, MachineDesk } from '#machine/ports.ts'
 
 import { createApi } from './api.ts'
 import type { ApiParts } from './api-routes.ts'
@@ -21,6 +21,7 @@ export interface HttpServiceOptions extends ApiParts {
   readonly listen: readonly ListenOn[]
   readonly desk: MachineDesk
   readonly images: Images
+  readonly imageStore?: ImageStore
   readonly scripts: BootScripts
   readonly version: string
   readonly clock: Clock

@@ -50,6 +50,16 @@ test('selectBytes() follows RFC 9110 for each header', (t) => {
   for (const [headers, outcome] of RANGES) {
     t.deepEqual(selectBytes(headers, { ...file, method: 'GET' }), outcome as never, JSON.stringify(headers))
   }
+  const from = (first: number) => selectBytes({ range: 'bytes=0-9' }, { ...file, method: 'GET', from: first })
+  t.deepEqual(
+    [0, 99, 100, 101].map((first) => from(first)),
+    [
+      { kind: 'rest', first: 0 },
+      { kind: 'rest', first: 99 },
+      { kind: 'rest', first: 100 },
+      { kind: 'unsatisfiable' },
+    ],
+  )
   t.deepEqual(selectBytes({ range: 'bytes=0-9' }, { ...file, method: 'HEAD' }), { kind: 'whole' })
   t.deepEqual(selectBytes({ range: 'bytes=0-' }, { etag: '""', sizeBytes: 0, method: 'GET' }), {
     kind: 'unsatisfiable',

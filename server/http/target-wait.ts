@@ -1,7 +1,6 @@
 // The long poll of a machine for its target: answered as soon as that differs from what the machine has.
 
 import type { Clock } from '#lib/clock.ts'
-import type { Mac } from '#lib/mac.ts'
 import type { MachineDesk, Target } from '#machine/ports.ts'
 
 import type { Exchange } from './exchange.ts'
@@ -9,18 +8,19 @@ import type { Exchange } from './exchange.ts'
 export const WAIT_MAX_SECONDS = 60
 
 export interface TargetWait {
-  readonly desk: MachineDesk
+  readonly desk: Pick<MachineDesk, 'onTargetChange'>
   readonly clock: Clock
-  readonly mac: Mac
-  /** The digest the machine has; empty when it has none. */
-  readonly bundle: string
+  /** The target as it is now. */
+  readonly look: () => Promise<Target | undefined>
+  /** Whether the machine does not have this already. */
+  readonly isNews: (target: Target) => boolean
   readonly waitSeconds: number
 }
 
 /** Resolves with the target as it is when it differs, when the time is up, when the client leaves or the service stops. */
 export async function waitForTarget(
   { response, stopping }: Pick<Exchange, 'response' | 'stopping'>,
-  { desk, clock, mac, bundle, waitSeconds }: TargetWait,
+  { desk, clock, look, isNews, waitSeconds }: TargetWait,
 ): Promise<Target | undefined> {
   let isOver = waitSeconds === 0 || response.destroyed
   let hasChanged = false
@@ -44,9 +44,8 @@ export async function waitForTarget(
   try {
     for (;;) {
       hasChanged = false
-      const target = await desk.target(mac)
-      if (isOver || stopping.aborted || (target !== undefined && target.bundleDigest !== bundle))
-        return target
+      const target = await look()
+      if (isOver || stopping.aborted || (target !== undefined && isNews(target))) return target
       if (!hasChanged) {
         await new Promise<void>((resolve) => {
           wake = resolve
