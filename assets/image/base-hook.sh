@@ -26,11 +26,12 @@ debs_out() {
   mv -T "$next" "$KIT_DEBS"
 }
 
-# Loaders come from the same source in the same run, but are served, not installed.
+# Loaders come from the same source in the same run, but are not installed: they boot machines, they do not run on them.
+# `download` fetches the package alone, none of those it depends on; it writes where it is started and keeps what is there.
 loaders() {
   local name
   for name in $KIT_LOADERS; do
-    APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -q -y install --reinstall --download-only --no-install-recommends "$name"
+    (cd "$archives" && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -q download "$name")
     mkdir -p "$tree/.kit-build/loaders"
     dpkg-deb --fsys-tarfile "$archives/$name"_*.deb | tar -x -C "$tree/.kit-build/loaders"
     dpkg-deb -f "$archives/$name"_*.deb Package Version | sed 's/.*: //' | paste -sd' ' >>"$tree/.kit-build/loaders.txt"

@@ -7,7 +7,7 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-for part in inputs preflight packages base tree initrd squashfs manifest; do
+for part in inputs preflight packages base boot-files tree initrd squashfs verity manifest; do
   # shellcheck source=/dev/null
   . "$KIT_RECIPE/$part.sh"
 done
@@ -77,6 +77,8 @@ make_image() {
   make_initrd "$root" "$KIT_WORK/initrd" "$image/initrd.img"
   progress 35 'packing the root file system'
   make_squashfs "$root" "$image/root.squashfs"
+  progress 94 'hashing the root file system'
+  make_verity "$image/root.squashfs" "$image/root.verity"
   progress 95 'writing the manifest'
   write_manifest "$root" "$image" "$version" "$digest"
   publish "$image" "${output:-$KIT_CACHE/images/$digest}"

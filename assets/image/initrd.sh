@@ -1,4 +1,5 @@
-# The initrd: busybox, the shell of boot/initrd/ and the kernel modules of kernel-modules/initrd.txt.
+# The initrd: busybox, the shell of boot/initrd/, the programs of initrd-programs.txt and the kernel modules of
+# kernel-modules/initrd.txt. Nothing in it says which image it belongs to: images that differ elsewhere share its bytes.
 # shellcheck shell=bash
 
 # make_initrd <root tree> <work folder> <file>
@@ -10,9 +11,11 @@ make_initrd() {
   ln -s ../bin "$tree/usr/sbin"
   ln -s ../../lib/modules "$tree/usr/lib/modules"
   lay_busybox "$root" "$tree"
+  lay_programs "$root" "$tree"
   lay_scripts "$tree"
   lay_modules "$root" "$tree"
-  cp "$root/usr/lib/os-release" "$tree/etc/initrd-release"
+  # The root's own has the image's version in it.
+  printf 'NAME="KatesKit initrd"\nID=kateskit\n' >"$tree/etc/initrd-release"
   pack_initrd "$tree" "$file"
 }
 
@@ -22,6 +25,30 @@ lay_busybox() {
   for applet in $("$1/usr/bin/busybox" --list); do
     [ "$applet" = busybox ] || ln -s busybox "$2/bin/$applet"
   done
+}
+
+# The programs and files of initrd-programs.txt, and what they are linked to. A program replaces busybox's of its name.
+lay_programs() {
+  local root=$1 tree=$2 path place library
+  while IFS= read -r path; do
+    [ -e "$root$path" ] || fail "Cannot make the initrd: the root tree has no $path" 'mend assets/image/initrd-programs.txt'
+    case $path in
+      */bin/* | */sbin/*) place=$tree/bin/${path##*/} ;;
+      *) place=$tree$path ;;
+    esac
+    mkdir -p "${place%/*}"
+    cp --no-dereference --preserve=mode,links --remove-destination "$root$path" "$place"
+    if [ -L "$place" ] || [ ! -x "$place" ]; then continue; fi
+    while IFS= read -r library; do
+      [ -e "$tree$library" ] || install -D -m 755 "$root$library" "$tree$library"
+    done < <(libraries_of "$root" "$path")
+  done < <(list_column "$KIT_RECIPE/initrd-programs.txt")
+}
+
+# libraries_of <root tree> <program>: the paths of its shared libraries, the one that loads them included.
+libraries_of() {
+  # "name => path (address)", or "path (address)" for the loader; the kernel's own page has neither.
+  chroot "$1" /lib64/ld-linux-x86-64.so.2 --list "$2" | awk '$2 == "=>" { print $3; next } $1 ~ /^\// { print $1 }'
 }
 
 # boot/initrd/init becomes /init, everything else in the folder /lib/kit/…; pages and tests stay behind.

@@ -10,11 +10,11 @@ check_host() {
   [ "$(id -u)" = 0 ] || fail 'Cannot build the image: not root' 'sudo npm start'
   [ "$(dpkg --print-architecture 2>/dev/null)" = "$KIT_ARCH" ] ||
     fail "Cannot build the image for $KIT_ARCH on this machine: $(uname -m)" 'build it on an amd64 Debian or Ubuntu and copy the folder'
-  for tool in mmdebstrap mksquashfs cpio zstd xz unshare setpriv flock; do
+  for tool in mmdebstrap mksquashfs veritysetup cpio zstd xz unshare setpriv flock; do
     command -v "$tool" >/dev/null || missing+=("$tool")
   done
   [ ${#missing[@]} = 0 ] ||
-    fail "Cannot build the image: missing ${missing[*]}" 'apt-get install mmdebstrap squashfs-tools cpio zstd xz-utils util-linux'
+    fail "Cannot build the image: missing ${missing[*]}" 'apt-get install mmdebstrap squashfs-tools cryptsetup-bin cpio zstd xz-utils util-linux'
   for folder in "$@"; do
     mkdir -p -- "$folder" || fail "Cannot write to $folder"
     free=$(df --output=avail -BM -- "$folder" | tail -n 1 | tr -dc 0-9)

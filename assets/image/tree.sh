@@ -6,6 +6,9 @@ make_tree() {
   local root=$1 image=$2 version=$3
   take_kernel "$root" "$image"
   take_loaders "$root" "$image"
+  make_boot_files "$root" "$image"
+  mv "$root/.kit-build/loaders.txt" "$KIT_WORK/loaders.txt"
+  rm -rf "$root/.kit-build"
   shrink_modules "$root"
   clean_tree "$root"
   # Debian enabled things while it installed; the presets below decide instead.
@@ -28,13 +31,11 @@ take_kernel() {
 take_loaders() {
   local from=$1/.kit-build/loaders/usr/lib/ipxe name
   mkdir "$2/ipxe"
-  install -m 644 "$from/snponly.efi" "$from/undionly.kpxe" "$2/ipxe/"
+  install -m 644 "$from/snponly.efi" "$from/undionly.kpxe" "$from/ipxe.lkrn" "$2/ipxe/"
   install -m 644 "$from/ipxe-amd64.efi" "$2/ipxe/ipxe.efi"
   # arm64 has no snponly in trixie; its full build brings its own network drivers and falls back to the firmware's.
   if [ -f "$from/snponly-arm64.efi" ]; then name=snponly-arm64.efi; else name=ipxe-arm64.efi; fi
   install -m 644 "$from/$name" "$2/ipxe/snponly-arm64.efi"
-  mv "$1/.kit-build/loaders.txt" "$KIT_WORK/loaders.txt"
-  rm -rf "$1/.kit-build"
 }
 
 # Drops what the list names. The rest stays in Debian's xz: unpacked, squashfs's zstd makes them 6 MB bigger, and an
