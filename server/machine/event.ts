@@ -29,6 +29,9 @@ export const EVENT_KINDS = {
   'bundle-applied':
     'a running machine took over its new bundle; data.reboot says why a reboot is still needed',
   'token-made': 'an API token was made',
+  'image-imported': 'an image came into the store; data.version',
+  'image-removed': 'an image was taken out of the store; data.version',
+  'image-damaged': 'files of an image are missing or not what they were; data.version',
 } as const
 
 export type EventKind = keyof typeof EVENT_KINDS
