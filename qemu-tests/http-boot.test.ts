@@ -34,7 +34,7 @@ test('a UEFI HTTP boot survives a damaged image, and an unknown UEFI machine goe
   const before = await digestOf(disk)
   const [known, unknown] = await Promise.all([
     lan.powerOn(UEFI, { networkBoot: 'http' }),
-    lan.powerOn(UEFI_2, { disk }),
+    lan.powerOn(UEFI_2, { disks: [{ file: disk }] }),
   ])
 
   t.is((await lan.waitFor('boot-script-sent', UEFI_2.mac)).data['plan'], 'local-disk')

@@ -14,7 +14,7 @@ import { BOOT_TIMEOUT_MS, PROJECT } from './test-lan.ts'
 /** In the environment of everything that a run starts, however deep: other work on this machine does not count. */
 const MARK = 'NPM_START_TEST'
 
-const PHASES = ['firmware', 'loader', 'kernel', 'image', 'system', 'total']
+const PHASES = ['firmware', 'loader', 'kernel', 'disk', 'image', 'system', 'total']
 
 interface MachineLine {
   readonly kind: string

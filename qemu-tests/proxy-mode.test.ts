@@ -19,7 +19,7 @@ test('a UEFI machine boots beside a router, an unknown one goes on to its disk a
   const disk = join(lan.network.folder, 'foreign-disk.img')
   await makeLocalDisk(disk)
   const before = await digestOf(disk)
-  const [unknown] = await Promise.all([lan.powerOn(BIOS, { disk }), lan.powerOn(UEFI)])
+  const [unknown] = await Promise.all([lan.powerOn(BIOS, { disks: [{ file: disk }] }), lan.powerOn(UEFI)])
 
   const script = await lan.waitFor('boot-script-sent', BIOS.mac)
   t.is(script.data['plan'], 'local-disk')

@@ -21,7 +21,6 @@ async function labOptions(t: ExecutionContext): Promise<LabOptions> {
   return {
     ...{ folder, machines: [], accelerator: 'tcg', memoryMiB: 128, port: 0, mode: 'server' },
     profilesFolder: join(PROJECT, 'profiles'),
-    environment: { KATESKIT_IMAGES_DIRECTORY: join(folder, 'images') },
   }
 }
 

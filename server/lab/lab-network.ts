@@ -1,6 +1,6 @@
 // A virtual LAN: a namespace with a bridge, the server on it, machines plugged into it, and a router where one is wanted.
 
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Child } from '#lib/child.ts'
 import { type Service, startAll, stopAll } from '#lib/service.ts'
@@ -8,7 +8,8 @@ import { addBridge, addCable, createNetns, type Netns } from './netns.ts'
 import type { MachineSpec } from './qemu.ts'
 import { startRouter } from './router.ts'
 import { createServerProcess, type ServerProcess } from './server-process.ts'
-import { createVm, type Vm } from './vm.ts'
+import type { Vm } from './vm.ts'
+import { WallSockets } from './wall-sockets.ts'
 
 export interface LabNetworkOptions {
   /** Absolute; everything the lab writes lies in it. */
@@ -18,7 +19,7 @@ export interface LabNetworkOptions {
   readonly mode: 'server' | 'proxy'
   /** More settings of the server, as `KATESKIT_<PATH>`. */
   readonly environment?: Readonly<Record<string, string>>
-  /** Default: state from an earlier lab in the folder is thrown away. */
+  /** Default: what an earlier lab left in the folder is thrown away, its machines' disks and firmware variables too. */
   readonly keepState?: boolean
 }
 
@@ -28,7 +29,10 @@ export interface LabNetwork {
   /** Where the API asks for a token, for a way in from outside. */
   readonly extraSocket: string
   readonly folder: string
-  /** Plugs a machine in and switches it on. */
+  /**
+   * Switches a machine on, which is plugged in by then. One of the same name that was switched off before is the same
+   * machine: it has its firmware variables. Throws KitError `conflict` while that one is on.
+   */
   powerOn(spec: MachineSpec): Promise<Vm>
   /** Machines, server, router, namespace, in this order; nothing is left but files. */
   stop(): Promise<void>
@@ -63,37 +67,32 @@ export async function startLabNetwork(options: LabNetworkOptions): Promise<LabNe
     server,
   ]
   await startAll(services)
-  const machines: Promise<Vm>[] = []
+  const sockets = new WallSockets({ netns, bridge: LAB_BRIDGE, folder })
   return {
     netns,
     server,
     extraSocket,
     folder,
-    powerOn(spec) {
-      const place = { netns, bridge: LAB_BRIDGE, tap: `tap${machines.length}`, folder }
-      const vm = createVm(place, spec)
-      machines.push(vm)
-      return vm
-    },
+    powerOn: (spec) => sockets.powerOn(spec),
     async stop() {
-      // One that is just being switched on is waited for: nobody else would switch it off.
-      for (const started of await Promise.allSettled(machines)) {
-        if (started.status === 'fulfilled') await started.value.kill()
-      }
+      await sockets.powerOffAll()
       await stopAll(services)
     },
   }
 }
 
 async function prepareFolder(options: LabNetworkOptions): Promise<void> {
-  if (options.keepState !== true) {
-    for (const name of ['state', 'bundles', 'server.log', 'router.leases', 'router.log']) {
-      await rm(join(options.folder, name), { recursive: true, force: true })
-    }
-  }
   // An empty folder of settings: what a person has configured for a real LAN has no say here.
   await mkdir(join(options.folder, 'config'), { recursive: true })
+  if (options.keepState === true) return
+  for (const name of await readdir(options.folder)) {
+    if (LEFT_BEHIND.test(name)) await rm(join(options.folder, name), { recursive: true, force: true })
+  }
 }
+
+/** Of the server, the router and the machines (lab-machines.ts); the folder may have other things in it. */
+const LEFT_BEHIND =
+  /^(state|bundles|images|keys|server\.log|router\.leases|router\.log|(uefi|bios)(-\d)?\.(log|vars\.fd|disk))$/
 
 function serverEnvironment(options: LabNetworkOptions, extraSocket: string): Record<string, string> {
   const { folder, mode, profilesFolder } = options
@@ -108,6 +107,8 @@ function serverEnvironment(options: LabNetworkOptions, extraSocket: string): Rec
     KATESKIT_PROFILES_DIRECTORY: profilesFolder,
     KATESKIT_STATE_DIRECTORY: join(folder, 'state'),
     KATESKIT_BUNDLES_DIRECTORY: join(folder, 'bundles'),
+    KATESKIT_IMAGES_DIRECTORY: join(folder, 'images'),
+    KATESKIT_KEYS_DIRECTORY: join(folder, 'keys'),
   }
 }
 

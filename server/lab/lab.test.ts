@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -15,10 +15,11 @@ import { probeKvm } from './kvm.ts'
 import { parseLabMachines } from './lab-machines.ts'
 import { addBridge, addCable, createNetns } from './netns.ts'
 import { powerOn } from './phases.ts'
-import { type MachineFiles, type MachineSpec, qemuArguments } from './qemu.ts'
+import { type MachineFiles, type MachineSpec, OVMF_VARIABLES, qemuArguments } from './qemu.ts'
 import { SerialLog } from './serial-log.ts'
 import { notReadyReason, statusJson, statusTable } from './status-text.ts'
 import { createVm } from './vm.ts'
+import { WallSockets } from './wall-sockets.ts'
 import type { MachineStatus } from './watch.ts'
 
 const MAC = parseMac('52:54:00:77:01:01')
@@ -48,10 +49,22 @@ const QEMU_CASES: readonly [string, Partial<MachineSpec>, RegExp][] = [
   ['uses KVM where it works', { accelerator: 'kvm' }, /-accel kvm -cpu max/],
   [
     'puts the disk first when told so',
-    { disk: '/d.img', bootOrder: 'disk-first' },
-    /drive=disk0,bootindex=1/,
+    { disks: [{ file: '/d.img' }], bootOrder: 'disk-first' },
+    /virtio-net-pci,[^ ]*bootindex=2.*virtio-blk-pci,drive=disk0,bootindex=1/,
   ],
-  ['puts the network first otherwise', { disk: '/d.img' }, /drive=disk0,bootindex=2/],
+  ['puts the network first otherwise', { disks: [{ file: '/d.img' }] }, /drive=disk0,bootindex=2/],
+  [
+    'gives each disk its bus and serial',
+    {
+      disks: [
+        { file: '/a', bus: 'nvme' },
+        { file: '/b', bus: 'sata', serial: 'S1' },
+        { file: '/c', bus: 'usb' },
+      ],
+    },
+    /nvme,drive=disk0,bootindex=2,serial=nvme0 .*ide-hd,bus=ide.1,drive=disk1,bootindex=3,serial=S1 .*usb-storage,bus=usb2.0,removable=on,drive=disk2/,
+  ],
+  ['has a watchdog that resets', {}, /-device i6300esb -action watchdog=reset/],
   ['switches PXE off for UEFI HTTP boot', { networkBoot: 'http' }, /IPv4PXESupport,string=no/],
   ['gives the UUID', { uuid: '6b617465-734b-4974-8000-525400770101' }, /-uuid 6b617465/],
 ]
@@ -162,21 +175,44 @@ test('probeKvm() is told by firmware that speaks, and remembers it until the nex
   t.deepEqual(await probeKvm({ cacheFile, device: '/dev/null' }), { works: true })
 })
 
-test('createVm() switches a machine on, hears its console, and leaves nothing after the plug is pulled', async (t) => {
+test('createVm() says what QEMU complains of', async (t) => {
   const folder = await temporaryFolder(t)
   const netns = await createNetns()
   t.teardown(() => netns.stop())
-  await addBridge(netns, { name: 'kit0', address: '10.77.0.1/24' })
-  const place = { netns, bridge: 'kit0', tap: 'tap0', folder }
-  await t.throwsAsync(createVm({ ...place, tap: 'tap9' }, { ...SPEC, extraArguments: ['-nonsense'] }), {
+  await t.throwsAsync(createVm({ netns, tap: 'tap0', folder }, { ...SPEC, extraArguments: ['-nonsense'] }), {
     message: /^Cannot switch on one: QEMU: .*nonsense/s,
   })
-  const vm = await createVm(place, { ...SPEC, firmware: 'bios', memoryMiB: 128 })
-  t.teardown(() => vm.kill())
-  await vm.waitFor(/iPXE/, 30_000)
-  await vm.reset()
-  await vm.kill()
-  t.is(await vm.exited, 'signal SIGKILL')
+})
+
+test('WallSockets gives a machine its disks and firmware variables again after the plug was pulled', async (t) => {
+  const folder = await temporaryFolder(t)
+  const netns = await createNetns()
+  await addBridge(netns, { name: 'kit0', address: '10.77.0.1/24' })
+  const sockets = new WallSockets({ netns, bridge: 'kit0', folder })
+  t.teardown(async () => {
+    await sockets.powerOffAll()
+    await netns.stop()
+  })
+  const buses = ['virtio', 'nvme', 'sata', 'usb'] as const
+  const disks = buses.map((bus) => ({ file: join(folder, `${bus}.disk`), bus, sizeBytes: 1024 ** 2 }))
+  const spec: MachineSpec = { ...SPEC, memoryMiB: 256, disks }
+  const first = await sockets.powerOn(spec)
+  await t.throwsAsync(sockets.powerOn(spec), { message: 'Cannot switch on one: it is on' })
+  await first.waitFor(/PXE over IPv4/, 60_000)
+  await first.reset()
+  await first.kill()
+  t.is(await first.exited, 'signal SIGKILL')
+  const variables = await readFile(first.files.firmwareVariables)
+  t.false(variables.equals(await readFile(OVMF_VARIABLES)), 'the firmware has written what it found')
+
+  await writeFile(disks[0]?.file ?? '', 'kept', { flag: 'r+' })
+  const second = await sockets.powerOn(spec)
+  t.is(second.serial.text, '', 'what it said before it was off is not heard again')
+  await second.waitFor(/PXE over IPv4/, 60_000)
+  await second.kill()
+  const disk = await readFile(disks[0]?.file ?? '')
+  t.is(disk.length, 1024 ** 2)
+  t.is(disk.toString('latin1', 0, 4), 'kept')
 })
 
 const VIEW: MachineView = {
@@ -188,7 +224,7 @@ const ARRIVED: MachineStatus = {
   machine: MACHINE,
   progress: {
     ...{ phase: 'running', poweredOnMs: 0 },
-    endedMs: { firmware: 9000, loader: 15_000, kernel: 20_000, image: 30_000, system: 90_000 },
+    endedMs: { firmware: 9e3, loader: 15e3, kernel: 20e3, disk: 24e3, image: 30e3, system: 90e3 },
   },
   view: VIEW,
 }
@@ -212,12 +248,13 @@ test('notReadyReason() tells the phase, the last event or the failed step', (t) 
   const failed = { ...ARRIVED.progress, phase: 'failed', step: '40-image', reason: 'sha256 differs' } as const
   t.is(notReadyReason({ ...ARRIVED, progress: failed }), 'step 40-image failed: sha256 differs')
   t.regex(notReadyReason({ ...ARRIVED, view: { ...VIEW, bundleDigest: 'b0' } }) ?? '', /b0 instead of b1/)
+  t.regex(notReadyReason({ ...ARRIVED, view: { ...VIEW, isInstalled: false } }) ?? '', /from no slot/)
 })
 
 test('statusJson() has the seconds of every phase', (t) => {
   t.like(statusJson(ARRIVED), {
     ready: true,
     state: 'running',
-    seconds: { firmware: 9, loader: 6, kernel: 5, image: 10, system: 60, total: 90 },
+    seconds: { firmware: 9, loader: 6, kernel: 5, disk: 4, image: 6, system: 60, total: 90 },
   })
 })

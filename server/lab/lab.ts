@@ -1,5 +1,8 @@
 // The lab that `npm start` runs: the network, its machines, the way in from this host, and the watch over them.
 
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+
 import { KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
 
@@ -32,6 +35,9 @@ export interface Lab {
   /** In the opposite order of the start; resolves when every process is gone. */
   stop(): Promise<void>
 }
+
+/** Sparse: an installed machine has written about 400 MB of it. Above the smallest that is installed on (docs/disk.md). */
+const DISK_BYTES = 8 * 1024 ** 3
 
 /** What a failure shows: enough for the last step of an initrd and its complaint. */
 const CONSOLE_LINES = 20
@@ -73,7 +79,8 @@ async function switchOn(network: LabNetwork, forwarder: Forwarder, options: LabO
   const vms = new Map<Mac, Vm>()
   for (const machine of options.machines) {
     const { accelerator, memoryMiB } = options
-    const vm = await network.powerOn({ ...machine, accelerator, memoryMiB })
+    const disks = [{ file: diskFile(options.folder, machine), sizeBytes: DISK_BYTES }]
+    const vm = await network.powerOn({ ...machine, accelerator, memoryMiB, disks })
     vms.set(machine.mac, vm)
   }
   const poweredOnMs = new Map([...vms].map(([mac, vm]) => [mac, vm.poweredOnMs]))
@@ -89,6 +96,11 @@ async function switchOn(network: LabNetwork, forwarder: Forwarder, options: LabO
       await watch.stop()
       await forwarder.stop()
       await network.stop()
+      for (const machine of options.machines) await rm(diskFile(options.folder, machine), { force: true })
     },
   }
+}
+
+function diskFile(folder: string, { name }: LabMachine): string {
+  return join(folder, `${name}.disk`)
 }

@@ -37,17 +37,7 @@ test('advance() names the phase after each event of a live boot', (t) => {
     progress = advance(progress, each)
     phases.push(progress.phase)
   }
-  t.deepEqual(phases, [
-    'loader',
-    'loader',
-    'loader',
-    'kernel',
-    'image',
-    'image',
-    'image',
-    'system',
-    'running',
-  ])
+  t.deepEqual(phases, ['loader', 'loader', 'loader', 'kernel', 'disk', 'image', 'image', 'system', 'running'])
 })
 
 test('phaseSeconds() adds up to the total when a machine has arrived', (t) => {
@@ -56,7 +46,8 @@ test('phaseSeconds() adds up to the total when a machine has arrived', (t) => {
     firmware: 9,
     loader: 6,
     kernel: 12,
-    image: 13,
+    disk: 1,
+    image: 12,
     system: 70,
     total: 110,
   })
@@ -65,7 +56,10 @@ test('phaseSeconds() adds up to the total when a machine has arrived', (t) => {
 
 test('advance() gives a phase nobody reported no time when a later one ends', (t) => {
   const progress = live([event(30, 'checked-in', { to: 'running' })])
-  t.deepEqual(phaseSeconds(progress), { firmware: 30, loader: 0, kernel: 0, image: 0, system: 0, total: 30 })
+  t.deepEqual(phaseSeconds(progress), {
+    ...{ firmware: 30, loader: 0, kernel: 0, disk: 0, image: 0, system: 0 },
+    total: 30,
+  })
 })
 
 test('advance() keeps step, reason and log when a step fails, and drops them when the initrd tries again', (t) => {
@@ -84,6 +78,35 @@ test('advance() keeps step, reason and log when a step fails, and drops them whe
   const again = advance(failed, event(91, 'step-started', { step: '10-network' }))
   t.is(again.phase, 'image')
   t.false('failureLog' in again)
+})
+
+test('advance() follows an installation through partitions and slot', (t) => {
+  const phases: string[] = []
+  let progress = powerOn(START_MS)
+  for (const each of [
+    event(15, 'boot-script-sent', { plan: 'install' }),
+    event(27, 'checked-in', { from: 'discovered', to: 'starting' }),
+    event(28, 'step-started', { step: '42-partitions' }),
+    event(30, 'checked-in', { from: 'starting', to: 'installing' }),
+    event(31, 'step-started', { step: '43-slot' }),
+    event(60, 'step-started', { step: '61-disk-root' }),
+    event(62, 'step-started', { step: '70-handover' }),
+    event(110, 'checked-in', { from: 'installing', to: 'running' }),
+  ]) {
+    progress = advance(progress, each)
+    phases.push(progress.phase)
+  }
+  t.deepEqual(phases, ['kernel', 'disk', 'disk', 'disk', 'image', 'image', 'system', 'running'])
+  t.like(phaseSeconds(progress), { disk: 4, image: 31, system: 48 })
+})
+
+test('advance() sees an installed machine arrive that was sent on to its own disk', (t) => {
+  const sent = live([event(200, 'boot-script-sent', { plan: 'local-disk' })], live(WHOLE_BOOT))
+  t.is(sent.phase, 'elsewhere')
+  const arrived = advance(sent, event(270, 'checked-in', { from: 'running', to: 'running' }))
+  t.is(arrived.phase, 'running')
+  t.is(phaseSeconds(arrived).total, 70)
+  t.false('reason' in arrived)
 })
 
 test('advance() says elsewhere when the boot plan is not live', (t) => {

@@ -8,13 +8,14 @@ import type { Event } from '#machine/event.ts'
  * - `firmware`: the first DHCP packet of the firmware was answered
  * - `loader`: the boot script was handed out
  * - `kernel`: the initrd reported for the first time
+ * - `disk`: the step that fetches the image began; what lies between are the checks and, in an installation, the partitions
  * - `image`: the initrd's last step, the hand-over, began
  * - `system`: the agent of the running system checked in
  */
-export const BOOT_PHASES = ['firmware', 'loader', 'kernel', 'image', 'system'] as const
+export const BOOT_PHASES = ['firmware', 'loader', 'kernel', 'disk', 'image', 'system'] as const
 export type BootPhase = (typeof BOOT_PHASES)[number]
 
-/** `elsewhere`: the server sent it on to its own disk or told it to wait, so it will not arrive here. */
+/** `elsewhere`: the server sent it on to its own disk or told it to wait. An installed machine arrives from there all the same. */
 export type MachinePhase = BootPhase | 'running' | 'failed' | 'elsewhere'
 
 export interface BootProgress {
@@ -33,7 +34,10 @@ export interface BootProgress {
   readonly lastEvent?: Event
 }
 
-/** The initrd's last step (boot/initrd/steps): from here on systemd has the machine. */
+/** The steps of the initrd (boot/initrd/steps) that fetch the image: into memory, or into a slot of the disk. */
+const IMAGE_STEPS = ['40-image', '43-slot']
+
+/** Its last one: from here on systemd has the machine. */
 const HANDOVER_STEP = '70-handover'
 
 export function powerOn(atMs: number): BootProgress {
@@ -61,7 +65,7 @@ function step(progress: BootProgress, event: Event): BootProgress {
     case 'loader-sent':
       return endPhase(progress, 'firmware', event)
     case 'boot-script-sent':
-      return event.data['plan'] === 'live'
+      return BOOTS_HERE.includes(String(event.data['plan']))
         ? endPhase(progress, 'loader', event)
         : { ...endPhase(progress, 'loader', event), phase: 'elsewhere', reason: event.message }
     case 'step-started':
@@ -81,15 +85,24 @@ function step(progress: BootProgress, event: Event): BootProgress {
   }
 }
 
+/** Boot plans with which our kernel starts. */
+const BOOTS_HERE = ['live', 'install', 'powerwash', 'powerwash-all']
+
 function initrdStep(progress: BootProgress, event: Event): BootProgress {
   const name = String(event.data['step'] ?? '')
-  const inInitrd = endPhase(recover(progress), 'kernel', event)
-  return { ...(name === HANDOVER_STEP ? endPhase(inInitrd, 'image', event) : inInitrd), step: name }
+  return { ...endPhase(recover(progress), endedBy(name), event), step: name }
+}
+
+/** The phase that is over when a step of the initrd says anything. */
+function endedBy(step: string): BootPhase {
+  if (step === HANDOVER_STEP) return 'image'
+  return IMAGE_STEPS.includes(step) ? 'disk' : 'kernel'
 }
 
 function checkedIn(progress: BootProgress, event: Event): BootProgress {
   switch (event.data['to']) {
     case 'starting':
+    case 'installing':
       return endPhase(recover(progress), 'kernel', event)
     case 'running':
       return endPhase(recover(progress), 'system', event)
@@ -100,9 +113,9 @@ function checkedIn(progress: BootProgress, event: Event): BootProgress {
   }
 }
 
-/** The initrd retries by itself after a failure: word from it means that it is on its way again. */
+/** Word from a machine that had failed, or had been sent on to its own disk, means that it is on its way again. */
 function recover(progress: BootProgress): BootProgress {
-  if (progress.phase !== 'failed') return progress
+  if (progress.phase !== 'failed' && progress.phase !== 'elsewhere') return progress
   const { reason: _, failureLog: __, ...rest } = progress
   return { ...rest, phase: phaseAfter(rest.endedMs) }
 }

@@ -7,6 +7,19 @@ export type LabFirmware = 'uefi' | 'bios'
 /** `kvm` only where a trial boot has shown that it works (kvm.ts). */
 export type Accelerator = 'kvm' | 'tcg'
 
+export type DiskBus = 'virtio' | 'nvme' | 'sata' | 'usb'
+
+/** A disk, which stays as it is when the machine is switched off. */
+export interface DiskSpec {
+  /** A raw image; made, blank and sparse, when it is not there. */
+  readonly file: string
+  /** How large it is made. */
+  readonly sizeBytes?: number
+  readonly serial?: string
+  /** Default: virtio. `usb` calls itself removable, as a stick does. */
+  readonly bus?: DiskBus
+}
+
 export interface MachineSpec {
   readonly name: string
   readonly mac: Mac
@@ -16,9 +29,9 @@ export interface MachineSpec {
   readonly processors?: number
   /** SMBIOS UUID; without one firmware sends an all-zero option 97, as some real boards do. */
   readonly uuid?: string
-  /** A raw image, which must exist. */
-  readonly disk?: string
-  /** Default: network first, then the disk. */
+  /** In the order in which firmware tries them; a BIOS tries the first one only. */
+  readonly disks?: readonly DiskSpec[]
+  /** Default: network first, then the disks. */
   readonly bootOrder?: 'network-first' | 'disk-first'
   /** QEMU's name of the network card. */
   readonly nic?: 'virtio-net-pci' | 'e1000' | 'e1000e' | 'rtl8139'
@@ -35,7 +48,7 @@ export interface MachineFiles {
   readonly serialSocket: string
   /** QMP. */
   readonly monitorSocket: string
-  /** UEFI only: the machine's own copy of OVMF's variables, so that no boot option survives into another machine. */
+  /** UEFI only: the machine's own copy of OVMF's variables. Its boot options are its own, and survive a power cut as on a board. */
   readonly firmwareVariables: string
 }
 
@@ -60,10 +73,14 @@ export function qemuArguments(spec: MachineSpec, files: MachineFiles, tap: strin
     ...['-qmp', `unix:${escapeOption(files.monitorSocket)},server=on,wait=off`],
     ...(spec.firmware === 'uefi' ? uefiArguments(spec, files) : []),
     ...networkArguments(spec, tap),
-    ...diskArguments(spec),
+    ...(spec.disks ?? []).flatMap((disk, index) => diskArguments(spec, disk, index)),
+    ...WATCHDOG,
     ...(spec.extraArguments ?? []),
   ]
 }
+
+/** Pulls the reset line of a machine whose system hangs, as a board's own does. */
+const WATCHDOG = ['-device', 'i6300esb', '-action', 'watchdog=reset']
 
 export function acceleratorArguments(accelerator: Accelerator): string[] {
   return ['-accel', accelerator === 'kvm' ? 'kvm' : 'tcg,thread=multi', '-cpu', 'max']
@@ -72,7 +89,7 @@ export function acceleratorArguments(accelerator: Accelerator): string[] {
 /** QEMU itself writes the log, so nothing is lost while nobody, or somebody else, is attached to the socket. */
 function serialArguments(files: MachineFiles): string[] {
   const socket = `path=${escapeOption(files.serialSocket)},server=on,wait=off`
-  const log = `logfile=${escapeOption(files.serialLog)},logappend=off`
+  const log = `logfile=${escapeOption(files.serialLog)},logappend=on`
   return ['-chardev', `socket,id=serial0,${socket},${log}`, '-serial', 'chardev:serial0']
 }
 
@@ -90,7 +107,7 @@ function noPxe(family: string): string[] {
 }
 
 function networkArguments(spec: MachineSpec, tap: string): string[] {
-  const bootIndex = spec.bootOrder === 'disk-first' ? 2 : 1
+  const bootIndex = spec.bootOrder === 'disk-first' ? 1 + (spec.disks ?? []).length : 1
   const device = `${spec.nic ?? 'virtio-net-pci'},netdev=net0,mac=${spec.mac},bootindex=${bootIndex}`
   // With OVMF an empty romfile keeps QEMU's own iPXE out: the firmware's PXE is what shall be tried.
   // SeaBIOS has no PXE of its own: there QEMU's option ROM (iPXE of 2019) is the firmware.
@@ -101,13 +118,34 @@ function networkArguments(spec: MachineSpec, tap: string): string[] {
   ]
 }
 
-function diskArguments(spec: MachineSpec): string[] {
-  if (spec.disk === undefined) return []
-  const bootIndex = spec.bootOrder === 'disk-first' ? 1 : 2
+/**
+ * A flush does not reach the host's disk (`no-flush`), which makes no difference to what is tested here: what the guest's
+ * disk has acknowledged lies in the host's page cache and outlives QEMU, only what the guest never sent is lost. A cut
+ * therefore shows writes in a wrong order or not made yet, not a cache inside the disk that loses what was not flushed.
+ */
+function diskArguments(spec: MachineSpec, disk: DiskSpec, index: number): string[] {
+  const node = `disk${index}`
+  const bootIndex = spec.bootOrder === 'disk-first' ? index + 1 : index + 2
+  const file = `driver=file,filename=${escapeOption(disk.file)},cache.no-flush=on,discard=unmap`
+  // NVMe has no disk without a serial.
+  const serial = disk.serial ?? (disk.bus === 'nvme' ? `nvme${index}` : undefined)
+  const common = `drive=${node},bootindex=${bootIndex}${serial === undefined ? '' : `,serial=${serial}`}`
   return [
-    ...['-drive', `if=none,id=disk0,format=raw,cache=unsafe,file=${escapeOption(spec.disk)}`],
-    ...['-device', `virtio-blk-pci,drive=disk0,bootindex=${bootIndex}`],
+    ...['-blockdev', `${file},node-name=${node}-file`],
+    ...['-blockdev', `driver=raw,file=${node}-file,node-name=${node},discard=unmap`],
+    ...DISK_DEVICES[disk.bus ?? 'virtio'](index).flatMap((device) => [
+      '-device',
+      device.replace('DRIVE', common),
+    ]),
   ]
+}
+
+/** Each disk brings its own USB controller; the SATA ports are the chipset's. */
+const DISK_DEVICES: Readonly<Record<DiskBus, (index: number) => readonly string[]>> = {
+  virtio: () => ['virtio-blk-pci,DRIVE'],
+  nvme: () => ['nvme,DRIVE'],
+  sata: (index) => [`ide-hd,bus=ide.${index},DRIVE`],
+  usb: (index) => [`qemu-xhci,id=usb${index}`, `usb-storage,bus=usb${index}.0,removable=on,DRIVE`],
 }
 
 /** QEMU's option parser ends a value at a comma; a doubled one is a comma. */

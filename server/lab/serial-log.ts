@@ -21,15 +21,16 @@ interface Waiter {
 export class SerialLog {
   readonly #file: string
   #text = ''
-  #offset = 0
+  #offset: number
   #watcher: FSWatcher | undefined
   #handle: FileHandle | undefined
   #reading: Promise<void> = Promise.resolve()
   readonly #waiters = new Set<Waiter>()
 
-  /** The file must exist; `follow` starts to read it. */
-  constructor(file: string) {
+  /** The file must exist; `follow` starts to read it, from `offset` on: before it is what earlier starts said. */
+  constructor(file: string, offset = 0) {
     this.#file = file
+    this.#offset = offset
   }
 
   async follow(): Promise<void> {

@@ -9,11 +9,12 @@ const PHASE_TEXT: Readonly<Record<MachinePhase, string>> = {
   firmware: 'firmware looks for a network',
   loader: 'boot loader',
   kernel: 'kernel starts',
+  disk: 'looks at its disk',
   image: 'fetches its image',
   system: 'system starts',
   running: 'running',
   failed: 'FAILED',
-  elsewhere: 'not booted from here',
+  elsewhere: 'sent on to its own disk',
 }
 
 /** The longest text comes last, where a narrow terminal cuts it off. */
@@ -57,6 +58,7 @@ export function notReadyReason(status: MachineStatus): string | undefined {
   if (isReady(status)) return undefined
   const { progress, view } = status
   if (progress.phase === 'running') {
+    if (view?.isInstalled === false) return 'it runs, but from no slot of its disk'
     return view?.wantedBundle === undefined
       ? 'it runs, but no bundle is wanted for it'
       : `it runs with bundle ${view.bundleDigest ?? 'none'} instead of ${view.wantedBundle}`
@@ -86,6 +88,7 @@ export function statusJson(status: MachineStatus): Readonly<Record<string, unkno
     hostname: view?.hostname,
     address: progress.address ?? view?.address,
     image: view?.imageVersion,
+    slot: view?.slot,
     bundle: view?.bundleDigest,
     seconds: phaseSeconds(progress),
     ...(reason === undefined ? {} : { reason }),

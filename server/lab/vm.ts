@@ -1,14 +1,14 @@
 // One virtual machine while it runs: power, serial console, disk.
 
 import { once } from 'node:events'
-import { copyFile, mkdir, open, rm } from 'node:fs/promises'
+import { constants, copyFile, mkdir, open, rm, stat } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import type { Child } from '#lib/child.ts'
-import { KitError } from '#lib/errors.ts'
+import { KitError, systemErrorCode } from '#lib/errors.ts'
 import { pollUntil } from '#lib/retry.ts'
-import { addTap, type Netns } from './netns.ts'
-import { type MachineFiles, type MachineSpec, OVMF_VARIABLES, qemuArguments } from './qemu.ts'
+import type { Netns } from './netns.ts'
+import { type DiskSpec, type MachineFiles, type MachineSpec, OVMF_VARIABLES, qemuArguments } from './qemu.ts'
 import { findQmp, type Qmp } from './qmp.ts'
 import { SerialLog } from './serial-log.ts'
 
@@ -22,17 +22,19 @@ const MAX_COMPLAINT = 2000
 
 export interface VmPlace {
   readonly netns: Netns
-  /** The bridge its network card is plugged into. */
-  readonly bridge: string
-  /** Unique on the bridge, at most 15 characters (IFNAMSIZ). */
+  /** The end of its network cable (`addTap`). */
   readonly tap: string
-  /** Where its log, sockets and firmware variables go; made when missing. */
+  /**
+   * Where its log, sockets and firmware variables go; made when missing. A log and variables that are there are its own,
+   * from when it ran before: the log is written on, the variables are used.
+   */
   readonly folder: string
 }
 
 export interface Vm {
   readonly spec: MachineSpec
   readonly files: MachineFiles
+  /** What it has said since it was switched on. */
   readonly serial: SerialLog
   readonly poweredOnMs: number
   /** Resolves when QEMU has ended, with how. */
@@ -43,19 +45,19 @@ export interface Vm {
   type(text: string): Promise<void>
   /** Presses the reset button. */
   reset(): Promise<void>
-  /** Pulls the plug. Resolves when it is off. */
+  /** Pulls the plug: SIGKILL. Resolves when it is off. Its disks and firmware variables stay for the next start. */
   kill(): Promise<void>
 }
 
-/** Makes the tap and switches the machine on. Throws KitError when QEMU refuses. */
+/** Switches the machine on. Throws KitError when QEMU refuses. */
 export async function createVm(place: VmPlace, spec: MachineSpec): Promise<Vm> {
   const files = machineFiles(place.folder, spec.name)
   await prepareFiles(place.folder, files, spec)
-  await addTap(place.netns, { name: place.tap, bridge: place.bridge })
+  const said = (await stat(files.serialLog)).size
   const args = qemuArguments(spec, files, place.tap)
   const qemu = place.netns.start('qemu-system-x86_64', args, { stdio: ['ignore', 'ignore', 'pipe'] })
   const poweredOnMs = Date.now()
-  const serial = new SerialLog(files.serialLog)
+  const serial = new SerialLog(files.serialLog, said)
   await serial.follow()
   const qmp = await qemuStarted(qemu, spec, files.monitorSocket).catch(async (error: unknown) => {
     await Promise.all([qemu.kill(), serial.stop()])
@@ -98,9 +100,26 @@ async function prepareFiles(folder: string, files: MachineFiles, spec: MachineSp
     }
   }
   await mkdir(folder, { recursive: true })
-  for (const file of Object.values(files)) await rm(file, { force: true })
-  await (await open(files.serialLog, 'w')).close()
-  if (spec.firmware === 'uefi') await copyFile(OVMF_VARIABLES, files.firmwareVariables)
+  for (const socket of [files.serialSocket, files.monitorSocket]) await rm(socket, { force: true })
+  await (await open(files.serialLog, 'a')).close()
+  for (const disk of spec.disks ?? []) await makeDisk(disk)
+  if (spec.firmware === 'uefi') await keepOrCopy(OVMF_VARIABLES, files.firmwareVariables)
+}
+
+async function makeDisk({ file, sizeBytes }: DiskSpec): Promise<void> {
+  if (sizeBytes === undefined) return // it is there, or QEMU says that it is not
+  const handle = await open(file, 'a')
+  try {
+    if ((await handle.stat()).size === 0) await handle.truncate(sizeBytes)
+  } finally {
+    await handle.close()
+  }
+}
+
+async function keepOrCopy(from: string, to: string): Promise<void> {
+  await copyFile(from, to, constants.COPYFILE_EXCL).catch((error: unknown) => {
+    if (systemErrorCode(error) !== 'EEXIST') throw error
+  })
 }
 
 /** QEMU has taken its arguments once its monitor answers; before that it may end with a complaint. */

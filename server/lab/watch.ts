@@ -35,12 +35,13 @@ export interface WatchOptions {
   readonly afterId: number
 }
 
-/** A machine is there when it runs and has the files it should have. */
+/** A machine is there when it runs, from its slot if its disk is to have one, and has the files it should have. */
 export function isReady(status: MachineStatus): boolean {
   const { view, progress } = status
   return (
     progress.phase === 'running' &&
     view?.state === 'running' &&
+    view.isInstalled !== false &&
     view.wantedBundle !== undefined &&
     view.bundleDigest === view.wantedBundle
   )
