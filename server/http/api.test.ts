@@ -6,7 +6,7 @@ import { systemClock } from '#lib/clock.ts'
 import { parseIpv4 } from '#lib/ipv4.ts'
 import { parseMac } from '#lib/mac.ts'
 import type { MachineView } from '#machine/ports.ts'
-import { call, codeOf, curl, post, startHttpWithToken } from '#testing/http-fixture.ts'
+import { call, codeOf, curl, post, startHttpWithReleases, startHttpWithToken } from '#testing/http-fixture.ts'
 
 import { API_ROUTES } from './api-routes.ts'
 
@@ -24,16 +24,25 @@ const MACHINE: MachineView = {
 }
 
 test('each route of the API wants a token, answers with one, and over the control socket without', async (t) => {
-  const { url, api, socketFile, views, files } = await startHttpWithToken(t)
-  views.machines.push(MACHINE)
+  const { url, api, socketFile, knowMachine, imageStore, files } = await startHttpWithReleases(t)
+  knowMachine(MACHINE)
   files.setBundle('tar')
+  imageStore.imports.set('import-1', { state: 'running', percent: 7, text: 'copying' })
   const bodies: Record<string, unknown> = {
     '/machines/:mac/role': { role: 'worker' },
+    '/machines/:mac/pin': { version: '2026.1' },
+    '/images/imports': { source: '/srv/image' },
+    '/channels/:channel': { version: '2026.1' },
+    '/channels/:channel/pause': { paused: true },
     '/tokens': { name: 'x' },
   }
   for (const { method, path, status = 200 } of API_ROUTES) {
-    const filled = path.replace(':mac', '52-54-00-12-34-56')
-    const body = method === 'get' ? {} : { body: JSON.stringify(bodies[path]) }
+    const filled = path
+      .replace(':mac', '52-54-00-12-34-56')
+      .replace(':version', '2026.1')
+      .replace(':channel', 'stable')
+      .replace(':id', 'import-1')
+    const body = method === 'put' || method === 'post' ? { body: JSON.stringify(bodies[path] ?? {}) } : {}
     const init = { method: method.toUpperCase(), ...body }
     const refused = await call(`${url}/api/v1${filled}`, init)
     t.is(refused.status, 401, path)

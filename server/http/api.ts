@@ -9,9 +9,11 @@ import { KitError } from '#lib/errors.ts'
 import type { Log } from '#lib/log.ts'
 
 import { requireToken } from './api-auth.ts'
-import { API_ROUTES, type ApiCall, type ApiParts, type ApiRoute, parseMacField } from './api-routes.ts'
+import type { ApiCall, ApiParts, ApiRoute, RouteParts } from './api-route.ts'
+import { API_ROUTES, parseMacField } from './api-routes.ts'
 import { serveEventStream } from './event-stream.ts'
 import { sendError, sendJson } from './exchange.ts'
+import { Imports } from './imports.ts'
 import { LoginLimit } from './login-limit.ts'
 
 export interface ApiOptions extends ApiParts {
@@ -34,7 +36,8 @@ export function createApi(options: ApiOptions): Api {
   const guarded = newApp()
   guarded.use(requireToken(options.tokens, new LoginLimit(options.clock)))
   const trusted = newApp()
-  for (const app of [guarded, trusted]) addRoutes(app, options)
+  const parts = { ...options, imports: new Imports(options.log) }
+  for (const app of [guarded, trusted]) addRoutes(app, parts)
   return { trusted, guarded }
 }
 
@@ -46,7 +49,7 @@ function newApp(): Express {
   return app
 }
 
-function addRoutes(app: Express, options: ApiOptions): void {
+function addRoutes(app: Express, options: ApiOptions & RouteParts): void {
   app.get(`${PREFIX}/events`, async (request, response, next) => {
     if (!request.headers.accept?.includes('text/event-stream')) return next()
     await serveEventStream({ request, response, query: queryOf(request) }, options)
@@ -74,7 +77,12 @@ function addRoutes(app: Express, options: ApiOptions): void {
 }
 
 function callOf(request: Request): ApiCall {
-  return { request, query: queryOf(request), mac: () => parseMacField(String(request.params['mac'])) }
+  return {
+    request,
+    query: queryOf(request),
+    mac: () => parseMacField(String(request.params['mac'])),
+    name: (hole) => String(request.params[hole]),
+  }
 }
 
 function queryOf(request: Request): URLSearchParams {

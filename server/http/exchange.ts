@@ -2,7 +2,7 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
-import { describeError, ERROR_STATUS, KitError } from '#lib/errors.ts'
+import { describeError, ERROR_STATUS, type ErrorCode, KitError } from '#lib/errors.ts'
 import { findIpv4, type Ipv4 } from '#lib/ipv4.ts'
 import type { Log } from '#lib/log.ts'
 
@@ -30,8 +30,7 @@ export function sendNothing(response: ServerResponse): void {
 
 /** The one form of an error. An answer already under way cannot become one: its connection is cut instead. */
 export function sendError(response: ServerResponse, thrown: unknown, log: Log): void {
-  const error =
-    thrown instanceof KitError ? thrown : new KitError('internal', 'Cannot do this: an internal error')
+  const error = toKitError(thrown)
   const status = ERROR_STATUS[error.code]
   if (status >= 500) log.error({ err: thrown, url: response.req.url }, describeError(thrown))
   if (response.headersSent) {
@@ -39,9 +38,18 @@ export function sendError(response: ServerResponse, thrown: unknown, log: Log): 
     return
   }
   const { code, message, fix } = error
-  // What is left of a body that is too large would be taken for the next request.
-  if (code === 'too-large') response.setHeader('Connection', 'close')
+  closeAfter(response, code)
   sendJson(response, status, { error: { code, message, ...(fix !== undefined && { fix }) } })
+}
+
+/** What may be shown of anything thrown. */
+export function toKitError(thrown: unknown): KitError {
+  return thrown instanceof KitError ? thrown : new KitError('internal', 'Cannot do this: an internal error')
+}
+
+/** What is left of a body that is too large would be taken for the next request. */
+export function closeAfter(response: ServerResponse, code: ErrorCode): void {
+  if (code === 'too-large') response.setHeader('Connection', 'close')
 }
 
 /** Throws KitError `method-not-allowed`, with the header that RFC 9110 §15.5.6 wants. */

@@ -9,9 +9,10 @@ import type { Api } from './api.ts'
 import { type BootDoor, serveBoot } from './boot-door.ts'
 import { type Exchange, requireMethod, sendError, sendJson } from './exchange.ts'
 import { type FileDoor, serveBundle, serveImage, serveLoader } from './file-door.ts'
+import { type FleetLockDoor, serveFleetLock } from './fleetlock.ts'
 import { type MachineDoor, serveMachine } from './machine-door.ts'
 
-export interface Doors extends BootDoor, FileDoor, MachineDoor {
+export interface Doors extends BootDoor, FileDoor, FleetLockDoor, MachineDoor {
   readonly api: Api
   readonly version: string
   readonly log: Log
@@ -29,6 +30,7 @@ const ROUTES: readonly Route[] = [
   { prefix: '/images/', serve: serveImage },
   { prefix: '/bundles/', serve: serveBundle },
   { prefix: '/v1/machines/', serve: serveMachine },
+  { prefix: '/fleetlock/v1/', serve: serveFleetLock },
   { prefix: '/api/v1/', serve: serveApi },
   { prefix: '/healthz', serve: serveHealth },
 ]

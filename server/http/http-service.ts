@@ -7,10 +7,10 @@ import type { Clock } from '#lib/clock.ts'
 import type { Log } from '#lib/log.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { Service } from '#lib/service.ts'
-import type { ImageStore, Images, MachineDesk } from '#machine/ports.ts'
+import type { Images, MachineDesk } from '#machine/ports.ts'
 
 import { createApi } from './api.ts'
-import type { ApiParts } from './api-routes.ts'
+import type { ApiParts } from './api-route.ts'
 import type { BootScripts } from './boot-scripts.ts'
 import { ChunkPool } from './chunk-pool.ts'
 import { type Doors, serveRequest } from './front-door.ts'
@@ -21,7 +21,6 @@ export interface HttpServiceOptions extends ApiParts {
   readonly listen: readonly ListenOn[]
   readonly desk: MachineDesk
   readonly images: Images
-  readonly imageStore?: ImageStore
   readonly scripts: BootScripts
   readonly version: string
   readonly clock: Clock

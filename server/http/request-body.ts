@@ -6,16 +6,23 @@ import type { z } from 'zod'
 
 import { KitError } from '#lib/errors.ts'
 
+interface ReadOptions<Shape> {
+  readonly shape: Shape
+  readonly maxBytes: number
+  /** No body at all counts as `{}`. */
+  readonly isOptional?: boolean
+}
+
 /**
  * Reads a JSON body of at most `maxBytes` that has `shape`; fields the shape does not name are dropped. Whatever the
  * Content-Type says: busybox's wget can only send forms. Throws KitError `too-large` or `invalid-input`.
  */
 export async function readBody<Shape extends z.ZodType>(
   request: IncomingMessage,
-  { shape, maxBytes }: { shape: Shape; maxBytes: number },
+  { shape, maxBytes, isOptional = false }: ReadOptions<Shape>,
 ): Promise<z.output<Shape>> {
   const text = await readText(request, maxBytes)
-  const outcome = shape.safeParse(parseJson(text))
+  const outcome = shape.safeParse(isOptional && text.trim() === '' ? {} : parseJson(text))
   if (outcome.success) return outcome.data
   const problems = outcome.error.issues.map(
     ({ path, message }) => `${path.join('.') || 'the body'}: ${message}`,

@@ -12,9 +12,11 @@ import { loadBootScripts } from '#http/boot-scripts.ts'
 import { createHttpService, type HttpServiceOptions } from '#http/http-service.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLog } from '#lib/log.ts'
+import type { MachineView } from '#machine/ports.ts'
 import { openStore } from '#store/store.ts'
 
 import { FakeDesk, FakeFiles, FakeProfiles, FakeViews } from './fake-parts.ts'
+import { FakeImageStore, FakePowerwashes, FakeReleases } from './fake-releases.ts'
 
 export type HttpFixture = Awaited<ReturnType<typeof startHttp>>
 
@@ -77,6 +79,52 @@ export async function startHttpWithToken(t: ExecutionContext, overrides: Partial
   const api = (path: string, init: RequestInit = {}) =>
     call(`${http.url}/api/v1${path}`, { ...init, headers: { ...headers, ...init.headers } })
   return { ...http, secret, headers, api }
+}
+
+/** With channels, powerwashes and an image store behind it, which know the image 2026.1 and the channel stable. */
+export async function startHttpWithReleases(t: ExecutionContext) {
+  const releases = new FakeReleases()
+  const imageStore = new FakeImageStore()
+  const machines: MachineView[] = []
+  const powerwashes = new FakePowerwashes(machines)
+  releases.versions.push(IMAGE)
+  releases.views.set(CHANNEL.name, CHANNEL)
+  releases.rolloutViews = [ROLLOUT]
+  const http = await startHttpWithToken(t, { releases, imageStore, powerwashes })
+  const knowMachine = (view: MachineView) => {
+    machines.push(view)
+    http.views.machines.push(view)
+  }
+  return { ...http, releases, imageStore, powerwashes, knowMachine }
+}
+
+const IMAGE = {
+  version: '2026.1',
+  arch: 'amd64',
+  sizeBytes: 200_000_000,
+  importedMs: 1_700_000_000_000,
+  epoch: 1,
+  channels: ['stable'],
+  machines: [],
+}
+const CHANNEL = {
+  name: 'stable',
+  version: '2026.1',
+  previous: ['2025.9'],
+  isPaused: false,
+  changedMs: 1_700_000_000_000,
+  machines: [],
+}
+const ROLLOUT = {
+  channel: 'stable',
+  version: '2026.1',
+  state: 'running' as const,
+  atOnce: 1,
+  haltAfter: 1,
+  done: [],
+  updating: [],
+  waiting: [],
+  failed: [],
 }
 
 /** Runs curl quietly and resolves with what it printed; rejects when it fails. */

@@ -1,0 +1,85 @@
+// What a route of the API is, and what it is made of.
+
+import type { IncomingMessage } from 'node:http'
+
+import { KitError } from '#lib/errors.ts'
+import type { Mac } from '#lib/mac.ts'
+import { didYouMean } from '#lib/nearest.ts'
+import type {
+  Bundles,
+  EventLog,
+  ExplainedValue,
+  ImageStore,
+  ImageView,
+  LeaseStore,
+  MachineViews,
+  Powerwashes,
+  ProfileProblem,
+  Profiles,
+  Releases,
+  TokenStore,
+} from '#machine/ports.ts'
+
+import type { Imports } from './imports.ts'
+
+export interface ApiParts {
+  readonly views: MachineViews
+  readonly profiles: Profiles
+  /** Everything wrong in the profile tree and its overlays right now. */
+  readonly problems: () => readonly ProfileProblem[]
+  readonly bundles: Bundles
+  readonly events: EventLog
+  readonly leases: LeaseStore
+  readonly tokens: TokenStore
+  readonly serverConfig: () => readonly ExplainedValue[]
+  /** Without one of these three its routes answer `unavailable`. */
+  readonly releases?: Releases
+  readonly powerwashes?: Powerwashes
+  readonly imageStore?: ImageStore
+}
+
+export interface RouteParts extends ApiParts {
+  readonly imports: Imports
+}
+
+export interface ApiCall {
+  readonly request: IncomingMessage
+  readonly query: URLSearchParams
+  /** The `:mac` of the path. Throws KitError `invalid-input`. */
+  mac(): Mac
+  /** Another hole of the path, as the client wrote it. */
+  name(hole: 'version' | 'channel' | 'id'): string
+}
+
+export interface ApiRoute {
+  readonly method: 'get' | 'put' | 'post' | 'delete'
+  readonly path: string
+  /** Of the answer when all went well; 200 when absent. */
+  readonly status?: number
+  /** Resolves with the body of the answer. */
+  readonly answer: (call: ApiCall, parts: RouteParts) => unknown
+}
+
+export const API_BODY_MAX_BYTES = 64 * 1024
+
+/** Throws KitError `unavailable` for a part this server runs without. */
+export function need<Part>(part: Part | undefined, what: string): Part {
+  if (part !== undefined) return part
+  throw new KitError('unavailable', `Cannot do this: this server runs without ${what}`)
+}
+
+export const releasesOf = (parts: ApiParts): Releases => need(parts.releases, 'channels')
+
+/** Throws KitError `not-found`, with the nearest version there is. */
+export async function findImage(parts: ApiParts, version: string): Promise<ImageView> {
+  const images = await releasesOf(parts).images()
+  const image = images.find((each) => each.version === version)
+  if (image !== undefined) return image
+  const nearest = didYouMean(
+    version,
+    images.map((each) => each.version),
+  )
+  throw new KitError('not-found', `Cannot find image ${JSON.stringify(version.slice(0, 64))}${nearest}`, {
+    fix: 'kateskit image list shows those there are',
+  })
+}

@@ -1,0 +1,157 @@
+// The routes of the API about images, channels and rollouts.
+
+import { z } from 'zod'
+
+import { KitError } from '#lib/errors.ts'
+import { didYouMean } from '#lib/nearest.ts'
+import type { ImageStore, RolloutView } from '#machine/ports.ts'
+import { findSettingRule } from '#machine/settings.ts'
+
+import {
+  API_BODY_MAX_BYTES,
+  type ApiCall,
+  type ApiParts,
+  type ApiRoute,
+  findImage,
+  need,
+  releasesOf,
+} from './api-route.ts'
+import { readBody } from './request-body.ts'
+
+const CHANNEL = z.string().refine((name) => findSettingRule('channel')?.check(name) === undefined, {
+  error: 'a channel is lower-case letters, digits and dashes, at most 63',
+})
+const IMPORT_BODY = z.object({
+  source: z.string().min(1).max(4096),
+  channel: CHANNEL.exactOptional(),
+})
+const PROMOTE_BODY = z.object({ version: z.string() })
+const PAUSE_BODY = z.object({ paused: z.boolean() })
+
+export const RELEASE_ROUTES: readonly ApiRoute[] = [
+  {
+    method: 'get',
+    path: '/images',
+    answer: async (_call, parts) => ({ images: await releasesOf(parts).images() }),
+  },
+  {
+    method: 'post',
+    path: '/images/imports', // before the routes of one image, whose version could be called so
+    status: 202,
+    async answer(call, parts) {
+      const body = await readBody(call.request, { shape: IMPORT_BODY, maxBytes: API_BODY_MAX_BYTES })
+      const { source, channel } = body
+      const then = channel === undefined ? undefined : { channel, releases: releasesOf(parts) }
+      return { id: parts.imports.start(source, storeOf(parts), then) }
+    },
+  },
+  {
+    method: 'get',
+    path: '/images/imports/:id',
+    answer(call, parts) {
+      const progress = parts.imports.progress(call.name('id'), storeOf(parts))
+      if (progress !== undefined) return progress
+      throw new KitError('not-found', 'Cannot find this import: none has this id since the server started')
+    },
+  },
+  {
+    method: 'get',
+    path: '/images/:version',
+    answer: (call, parts) => findImage(parts, call.name('version')),
+  },
+  {
+    method: 'delete',
+    path: '/images/:version',
+    async answer(call, parts) {
+      const { version } = await findImage(parts, call.name('version'))
+      await releasesOf(parts).removeImage(version)
+      return { version }
+    },
+  },
+  {
+    method: 'post',
+    path: '/images/:version/verify',
+    async answer(call, parts) {
+      const { version } = await findImage(parts, call.name('version'))
+      return { version, problems: await storeOf(parts).verify(version) }
+    },
+  },
+  {
+    method: 'get',
+    path: '/channels',
+    answer: async (_call, parts) => ({ channels: await releasesOf(parts).channels() }),
+  },
+  {
+    method: 'put',
+    path: '/channels/:channel',
+    async answer(call, parts) {
+      const channel = channelOf(call)
+      const { version } = await readBody(call.request, { shape: PROMOTE_BODY, maxBytes: API_BODY_MAX_BYTES })
+      await findImage(parts, version)
+      return releasesOf(parts).promote(version, channel)
+    },
+  },
+  {
+    method: 'post',
+    path: '/channels/:channel/pause',
+    async answer(call, parts) {
+      const channel = channelOf(call)
+      const { paused } = await readBody(call.request, { shape: PAUSE_BODY, maxBytes: API_BODY_MAX_BYTES })
+      return releasesOf(parts).pause(channel, paused)
+    },
+  },
+  {
+    method: 'get',
+    path: '/rollouts',
+    answer: async (_call, parts) => ({ rollouts: await releasesOf(parts).rollouts() }),
+  },
+  { method: 'post', path: '/rollouts/:channel/pause', answer: (call, parts) => setPaused(call, parts, true) },
+  {
+    method: 'post',
+    path: '/rollouts/:channel/resume',
+    answer: (call, parts) => setPaused(call, parts, false),
+  },
+  {
+    method: 'post',
+    path: '/rollouts/:channel/retry',
+    async answer(call, parts) {
+      const { channel } = await findRollout(call, parts)
+      return releasesOf(parts).retry(channel)
+    },
+  },
+]
+
+function storeOf(parts: ApiParts): ImageStore {
+  return need(parts.imageStore, 'an image store')
+}
+
+async function setPaused(call: ApiCall, parts: ApiParts, isPaused: boolean): Promise<RolloutView> {
+  const { channel } = await findRollout(call, parts)
+  await releasesOf(parts).pause(channel, isPaused)
+  return findRollout(call, parts)
+}
+
+async function findRollout(call: ApiCall, parts: ApiParts): Promise<RolloutView> {
+  const channel = channelOf(call)
+  const rollouts = await releasesOf(parts).rollouts()
+  const rollout = rollouts.find((each) => each.channel === channel)
+  if (rollout !== undefined) return rollout
+  const nearest = didYouMean(
+    channel,
+    rollouts.map((each) => each.channel),
+  )
+  throw new KitError(
+    'not-found',
+    `Cannot find a rollout of channel ${channel}: it points at no image${nearest}`,
+    {
+      fix: 'kateskit channel promote <version> <channel> starts one',
+    },
+  )
+}
+
+/** Throws KitError `invalid-input` for what can be no channel. */
+function channelOf(call: ApiCall): string {
+  const outcome = CHANNEL.safeParse(call.name('channel'))
+  if (outcome.success) return outcome.data
+  throw new KitError('invalid-input', `Cannot use this channel: ${outcome.error.issues[0]?.message}`)
+}
