@@ -61,6 +61,16 @@ manifest_sha256() {
   printf '%s' "$MANIFEST_FILES" | awk -v name="$1" '$1 == name { print $3; exit }'
 }
 
+# manifest_field FILE NAME, manifest_file FILE NAME: a value, `bytes sha256` of a file, of a manifest that was verified before:
+# for a later step, which has no MANIFEST_ values.
+manifest_field() {
+  sed -n "s/^$2 //p" "$1" | head -n 1
+}
+
+manifest_file() {
+  awk -v name="$2" '$1 == "file" && $2 == name { print $3, $4; exit }' "$1"
+}
+
 # check_manifest_values: each is of its kind, and so safe in a path, a table and a command line.
 check_manifest_values() {
   local odd file
