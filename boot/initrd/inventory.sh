@@ -19,10 +19,11 @@ inventory_disks() {
   done
 }
 
-# attribute FILE [OTHERWISE]: the text of a sysfs file without blanks around it or anything unprintable in it.
+# attribute FILE [OTHERWISE]: the text of a sysfs file without blanks around it or anything unprintable in it. By codes, for
+# busybox's tr has no [:print:].
 attribute() {
   local text
-  text="$(tr -cd '[:print:]' 2>/dev/null <"$1" | sed 's/^ *//; s/ *$//')" || true
+  text="$(tr -cd '\040-\176' 2>/dev/null <"$1" | sed 's/^ *//; s/ *$//')" || true
   printf '%s' "${text:-${2:-}}"
 }
 
@@ -47,7 +48,7 @@ disk_serial() {
   [ -n "$serial" ] || serial="$(attribute "$path/device/serial")"
   # SCSI: page 0x80 of the vital product data has four bytes before the number (SPC-4 §7.8.15).
   if [ -z "$serial" ] && [ -e "$path/device/vpd_pg80" ]; then
-    serial="$(tail -c +5 "$path/device/vpd_pg80" 2>/dev/null | tr -cd '[:print:]' | sed 's/^ *//; s/ *$//')"
+    serial="$(tail -c +5 "$path/device/vpd_pg80" 2>/dev/null | tr -cd '\040-\176' | sed 's/^ *//; s/ *$//')"
   fi
   # USB sticks: the number is the USB device's.
   place="$(readlink -f "$path/device" 2>/dev/null || true)"

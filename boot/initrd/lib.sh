@@ -49,6 +49,11 @@ fail() {
   exit 1
 }
 
+# fail_as_said: ends the step for the reason that a library has just printed, which is the last line of the step's log.
+fail_as_said() {
+  fail "$(tail -n 1 "$KIT_RUN/log/$KIT_STEP")"
+}
+
 # is_mounted DIRECTORY: is something mounted right there?
 is_mounted() {
   awk -v place="$1" '$5 == place { found = 1 } END { exit !found }' "$KIT_PROC/self/mountinfo"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Loads the drivers of the hardware that is there, and the kernel modules a live root needs.
+# Loads the drivers of the hardware that is there, and the kernel modules that the root of this plan needs.
 # shellcheck shell=dash
 set -eu
 
@@ -17,7 +17,13 @@ done
 
 # af_packet: udhcpc's raw socket.
 modprobe -a -q af_packet loop squashfs overlay 2>&1 || true
-for filesystem in squashfs overlay; do
+filesystems='squashfs overlay'
+if [ "$KIT_PLAN" != live ]; then
+  # The fast hashes first: dm-verity and ext4 take what is there when they start.
+  modprobe -a -q sha256-ssse3 crc32c-intel nls_cp437 nls_ascii nls_utf8 ext4 vfat dm-verity efivarfs 2>&1 || true
+  filesystems="$filesystems ext4 vfat"
+fi
+for filesystem in $filesystems; do
   grep -qw "$filesystem" "$KIT_PROC/filesystems" ||
     fail "Cannot use $filesystem: the initrd has no such module for kernel $(uname -r)"
 done

@@ -26,8 +26,8 @@ fetch_manifest() {
 # check_root: what the command line of a live boot says must be what was signed.
 check_root() {
   local size sha256
-  size="$(manifest_file "$manifest" root.squashfs | cut -d ' ' -f 1)"
-  sha256="$(manifest_file "$manifest" root.squashfs | cut -d ' ' -f 2)"
+  size="$MANIFEST_ROOT_SIZE"
+  sha256="$(manifest_sha256 root.squashfs)"
   [ "$sha256 $size" = "$KIT_ROOT_SHA256 $KIT_ROOT_SIZE" ] ||
     fail "Cannot use image $KIT_IMAGE: its root.squashfs should be $KIT_ROOT_SHA256 of $KIT_ROOT_SIZE bytes by the kernel command line, and $sha256 of $size bytes by the signed manifest"
 }
@@ -41,7 +41,7 @@ fi
 # shellcheck source=../manifest.sh
 . "$KIT_LIB/manifest.sh"
 fetch_manifest
-verify_manifest "$manifest" "$manifest.sig" "$key" 2>"$manifest.error" || fail "$(tail -n 1 "$manifest.error")"
+# Which epoch this machine has run is on its disk (41-disk).
+verify_manifest "$manifest" "$manifest.sig" "$key" '' "$KIT_IMAGE" || fail_as_said
 if [ "$KIT_PLAN" = live ]; then check_root; fi
-note ROOT_HASH "$(manifest_field "$manifest" root-hash)"
-note ROOT_SIZE "$(manifest_file "$manifest" root.squashfs | cut -d ' ' -f 1)"
+progress "image $KIT_IMAGE is signed, epoch $MANIFEST_EPOCH"
