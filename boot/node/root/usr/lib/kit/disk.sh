@@ -43,6 +43,16 @@ find_partition() {
   esac
 }
 
+# kit_disk: the disk (`vda`) whose kit-overlay is mounted, or nothing: a machine may have a second one that was installed once.
+kit_disk() {
+  local device
+  device="$(awk -v place="$KIT_OVERLAY" '$5 == place { sub(/.* - /, ""); split($0, part, " "); print part[2]; exit }' "$KIT_PROC/self/mountinfo")"
+  [ -n "$device" ] || return 0
+  device="$(readlink -f "$KIT_SYS/class/block/${device##*/}")"
+  device="${device%/*}"
+  printf '%s\n' "${device##*/}"
+}
+
 # is_mount_point DIRECTORY
 is_mount_point() {
   awk -v place="$1" '$5 == place { found = 1 } END { exit !found }' "$KIT_PROC/self/mountinfo"
