@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# build.sh [--output DIR] [--fresh]: makes the base image (kernel, initrd, root file system, loaders, manifest) and
-# prints the folder it is in. docs/image.md says what is in it and why.
+# build.sh: makes the base image (kernel, initrd, root file system, loaders, manifest) and prints the folder it is in.
+# docs/image.md says what is in it and why.
 #
 # Two levels, both in the cache, both complete or absent: the Debian tree (slow, keyed by the package list) and the image
 # (keyed by everything), so that a changed initrd step costs seconds.
@@ -12,9 +12,11 @@ for part in inputs preflight packages base boot-files tree initrd squashfs verit
   . "$KIT_RECIPE/$part.sh"
 done
 
-usage='usage: build.sh [--output DIR] [--fresh]'
+usage='usage: build.sh [--output DIR] [--fresh] [--version X.Y.Z[-SUFFIX]] [--add DIR]'
 output=
 fresh=no
+release= # the image's version, where it is not the recipe's own
+added=   # a folder that is laid over the root tree last
 while [ $# -gt 0 ]; do
   case $1 in
     --output)
@@ -23,12 +25,25 @@ while [ $# -gt 0 ]; do
       shift
       ;;
     --fresh) fresh=yes ;; # builds the Debian tree again even when the cache has it
+    --version)
+      [ $# -ge 2 ] || fail 'Cannot read the arguments: --version needs a version' "$usage"
+      is_version "$2" || fail "Cannot build an image of version '$2'" 'say three numbers, and what you like after a dash: 1.4.2, 1.5.0-test1'
+      release=$2
+      shift
+      ;;
+    --add)
+      [ $# -ge 2 ] || fail 'Cannot read the arguments: --add needs a folder' "$usage"
+      [ -d "$2" ] || fail "Cannot add the files of $2: there is no such folder" "$usage"
+      added=$(cd "$2" && pwd)
+      shift
+      ;;
     *) fail "Cannot read the argument '$1'" "$usage" ;;
   esac
   shift
 done
 
 KIT_WORK=
+kept_initrd= # set by make_initrd
 clean_up() {
   stop_isolated
   [ -z "$KIT_WORK" ] || rm -rf -- "$KIT_WORK"
@@ -39,7 +54,7 @@ trap 'exit 143' TERM HUP
 
 main() {
   local digest base
-  if [ "$fresh" = no ] && is_built "$(recipe_digest image "$KIT_PROJECT")"; then
+  if [ "$fresh" = no ] && is_built "$(image_digest "$KIT_PROJECT" "$release" "$added")"; then
     progress 100 'the image is built already'
     return
   fi
@@ -51,7 +66,11 @@ main() {
   copy_inputs "$KIT_PROJECT" "$KIT_WORK/source"
   KIT_PROJECT=$KIT_WORK/source
   KIT_RECIPE=$KIT_PROJECT/assets/image
-  digest=$(recipe_digest image "$KIT_PROJECT")
+  if [ -n "$added" ]; then
+    cp -a -- "$added" "$KIT_WORK/added"
+    added=$KIT_WORK/added
+  fi
+  digest=$(image_digest "$KIT_PROJECT" "$release" "$added")
   if [ "$fresh" = no ] && is_built "$digest"; then return; fi # by the build we waited for
 
   progress_range 0 60
@@ -66,15 +85,15 @@ main() {
 # make_image <tar of the Debian tree> <recipe digest>
 make_image() {
   local base=$1 digest=$2 image=$KIT_WORK/image root=$KIT_WORK/root version
-  version=$(<"$KIT_RECIPE/version")-${digest:0:8}
+  version=${release:-$(<"$KIT_RECIPE/version")-${digest:0:8}}
   mkdir -p "$image" "$root"
   progress 0 'unpacking the Debian tree'
   zstd -dcq "$base" | tar -x --numeric-owner --xattrs --xattrs-include='*' -C "$root" ||
     fail "Cannot unpack the Debian tree $base" 'see the lines above; if the file is damaged: assets/image/build.sh --fresh'
   progress 10 'laying the root tree'
-  make_tree "$root" "$image" "$version"
+  make_tree "$root" "$image" "$version" "$added"
   progress 20 'packing the initrd'
-  make_initrd "$root" "$KIT_WORK/initrd" "$image/initrd.img"
+  make_initrd "$root" "$KIT_WORK/initrd" "$image/initrd.img" "$fresh"
   progress 35 'packing the root file system'
   make_squashfs "$root" "$image/root.squashfs"
   progress 94 'hashing the root file system'
@@ -84,6 +103,7 @@ make_image() {
   publish "$image" "${output:-$KIT_CACHE/images/$digest}"
   forget_old "$KIT_CACHE/images" 5 "$digest"
   forget_old "$KIT_CACHE/bases" 2 "${base##*/}"
+  forget_old "$KIT_CACHE/initrds" 5 "$kept_initrd"
   progress 100 "image $version"
 }
 
@@ -95,7 +115,7 @@ is_built() {
 
 # Two builds at once would do the same work twice; the second waits and then finds the first one's image.
 take_lock() {
-  mkdir -p "$KIT_CACHE/images" "$KIT_CACHE/bases" "$KIT_CACHE/debs"
+  mkdir -p "$KIT_CACHE/images" "$KIT_CACHE/bases" "$KIT_CACHE/debs" "$KIT_CACHE/initrds"
   exec 9>"$KIT_CACHE/build.lock"
   flock --nonblock 9 && return
   progress 0 'waiting for another build to end'

@@ -2,9 +2,9 @@
 # kernel-modules/initrd.txt. Nothing in it says which image it belongs to: images that differ elsewhere share its bytes.
 # shellcheck shell=bash
 
-# make_initrd <root tree> <work folder> <file>
+# make_initrd <root tree> <work folder> <file> <yes: pack it again even when the cache has it>
 make_initrd() {
-  local root=$1 tree=$2 file=$3
+  local root=$1 tree=$2 file=$3 fresh=$4
   mkdir -p "$tree"/{bin,dev,etc,lib/kit,mnt,newroot,proc,root,run,sys,tmp,usr/lib}
   ln -s bin "$tree/sbin"
   ln -s ../bin "$tree/usr/bin"
@@ -16,7 +16,7 @@ make_initrd() {
   lay_modules "$root" "$tree"
   # The root's own has the image's version in it.
   printf 'NAME="KatesKit initrd"\nID=kateskit\n' >"$tree/etc/initrd-release"
-  pack_initrd "$tree" "$file"
+  pack_initrd "$tree" "$file" "$fresh"
 }
 
 lay_busybox() {
@@ -124,12 +124,23 @@ initrd_module_files() {
   ' "$1/modules.builtin" "$1/modules.dep"
 }
 
-# Sorted, owned by root, dated by the recipe: the same tree is the same file.
+# Sorted, owned by root, dated by the recipe: the same tree is the same file. Compressing takes longer than everything else
+# that an image with one more file needs, so the cache keeps results; $kept_initrd names the one used.
 pack_initrd() {
-  find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-  (cd "$1" && find . -print0 | LC_ALL=C sort -z | cpio --null --create --format=newc --quiet --reproducible --owner=0:0) |
-    zstd -q -19 -T1 -o "$2"
-  # The kernel wants an archive that follows to start at a multiple of four: whoever appends one need not think of it.
-  truncate -s %4 "$2"
-  chmod 644 "$2"
+  local tree=$1 file=$2 fresh=$3 archive=$KIT_WORK/initrd.cpio kept
+  find "$tree" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+  (cd "$tree" && find . -print0 | LC_ALL=C sort -z | cpio --null --create --format=newc --quiet --reproducible --owner=0:0) >"$archive"
+  kept_initrd=$({ zstd --version && cat "$archive"; } | sha256sum | cut -d' ' -f1)
+  kept=$KIT_CACHE/initrds/$kept_initrd
+  if [ "$fresh" = yes ] || [ ! -f "$kept" ]; then
+    zstd -q -19 -T1 -f "$archive" -o "$kept.new"
+    # The kernel wants an archive that follows to start at a multiple of four: whoever appends one need not think of it.
+    truncate -s %4 "$kept.new"
+    sync "$kept.new"
+    mv -- "$kept.new" "$kept"
+  fi
+  touch "$kept"
+  cp --preserve=mode "$kept" "$file"
+  chmod 644 "$file"
+  rm "$archive"
 }

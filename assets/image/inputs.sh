@@ -12,21 +12,52 @@ find_inputs() {
 
 # recipe_digest base|image <folder of the project or of a copy>: sha256 over path, kind and content of each input.
 recipe_digest() {
-  local kernel file kind
+  local kernel
   kernel=$(image_kernel)
   {
     echo "$KIT_ARCH $kernel"
     cd "$2" || exit 1
-    find_inputs "$1" | while IFS= read -r -d '' file; do
-      if [ -L "$file" ]; then
-        printf '%s link %s\n' "$file" "$(readlink "$file")"
-      else
-        kind=plain
-        [ ! -x "$file" ] || kind=executable
-        printf '%s %s %s\n' "$file" "$kind" "$(sha256sum <"$file")"
-      fi
-    done
+    find_inputs "$1" | describe_files
   } | sha256sum | cut -d' ' -f1
+}
+
+# image_digest <folder of the project or of a copy> <version or nothing> <added folder or nothing>: the recipe's digest,
+# and another one where something beside the recipe decides what is built.
+image_digest() {
+  local recipe
+  recipe=$(recipe_digest image "$1")
+  if [ -z "$2$3" ]; then
+    echo "$recipe"
+    return
+  fi
+  {
+    printf '%s\n%s\n' "$recipe" "$2"
+    if [ -n "$3" ]; then
+      cd "$3" || exit 1
+      find . -mindepth 1 -print0 | LC_ALL=C sort -z | describe_files
+    fi
+  } | sha256sum | cut -d' ' -f1
+}
+
+# describe_files: path, kind and content of each file of the list (ended by NUL) on standard input.
+describe_files() {
+  local file kind
+  while IFS= read -r -d '' file; do
+    if [ -L "$file" ]; then
+      printf '%s link %s\n' "$file" "$(readlink "$file")"
+    elif [ -d "$file" ]; then
+      printf '%s folder\n' "$file"
+    else
+      kind=plain
+      [ ! -x "$file" ] || kind=executable
+      printf '%s %s %s\n' "$file" "$kind" "$(sha256sum <"$file")"
+    fi
+  done
+}
+
+# is_version <text>: three numbers first, for order; then the characters and the length of server/images/manifest.ts.
+is_version() {
+  [[ $1 =~ ^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z._~-]+)?$ ]] && [ ${#1} -le 64 ]
 }
 
 # copy_inputs <from> <to>: a build works on its copy, so that a file edited meanwhile counts for the next build.

@@ -7,6 +7,7 @@ write_manifest() {
   {
     printf '{\n  "version": "%s",\n  "arch": "%s",\n' "$3" "$KIT_ARCH"
     printf '  "recipeDigest": "%s",\n  "sourceDateEpoch": %s,\n' "$4" "$SOURCE_DATE_EPOCH"
+    printf '  "epoch": %d,\n' "$(<"$KIT_RECIPE/epoch")"
     printf '  "kernel": "%s",\n' "$(ls "$root/usr/lib/modules")"
     printf '  "rootHash": "%s",\n' "$(<"$KIT_WORK/root-hash")"
     printf '  "files": [\n'

@@ -1,9 +1,9 @@
 # The root tree of a node: the Debian tree without what a node never needs, with our files over it.
 # shellcheck shell=bash
 
-# make_tree <root> <image folder> <version>: changes the tree in place, moves kernel and loaders out of it.
+# make_tree <root> <image folder> <version> <added folder or nothing>: changes the tree in place, moves kernel and loaders out of it.
 make_tree() {
-  local root=$1 image=$2 version=$3
+  local root=$1 image=$2 version=$3 added=$4
   take_kernel "$root" "$image"
   take_loaders "$root" "$image"
   make_boot_files "$root" "$image"
@@ -15,7 +15,9 @@ make_tree() {
   find "$root/etc/systemd/system" -mindepth 1 -delete
   lay_files "$KIT_RECIPE/root" "$root"
   lay_files "$KIT_PROJECT/boot/node/root" "$root"
+  make_places "$root"
   choose_units "$root"
+  [ -z "$added" ] || lay_files "$added" "$root"
   printf 'IMAGE_ID=kateskit\nIMAGE_VERSION=%s\n' "$version" >>"$root/usr/lib/os-release"
 }
 
@@ -74,10 +76,19 @@ clean_tree() {
   : >"$root/var/.updated"
 }
 
-# Lays a folder over the root: owner root, modes from git's executable bit alone, directories that exist keep theirs.
+# Lays a folder over the root: owner root, modes from git's executable bit alone, directories that exist keep theirs. What
+# comes as lib/… goes where /lib points to.
 lay_files() {
   [ -d "$1" ] || return 0
-  tar -C "$1" --owner=0 --group=0 --mode='u=rwX,go=rX' -c . | tar -C "$2" --no-overwrite-dir -x
+  tar -C "$1" --owner=0 --group=0 --mode='u=rwX,go=rX' -c . | tar -C "$2" --no-overwrite-dir --keep-directory-symlink -x
+}
+
+# Where partitions are mounted (docs/disk.md): the root is read-only, so the folders have to be there.
+make_places() {
+  local place
+  for place in /boot/efi /persist /var/lib/containers /var/lib/containerd; do
+    install -d -m 755 "$1$place"
+  done
 }
 
 # Enables what the presets name and nothing else, then masks what packages start without asking.
