@@ -8,7 +8,7 @@ load ../testing/disks.bash
 setup_file() {
   make_applets
   [ "$(id -u)" -eq 0 ] || skip 'disks need root'
-  unshare --mount --pid --fork true || skip 'no namespaces here'
+  unshare --mount true || skip 'no namespaces here'
   losetup --find >/dev/null || skip 'no loop devices here'
   for program in sfdisk wipefs blkid e2fsck mkfs.ext4 veritysetup signify-openbsd mksquashfs; do
     command -v "$program" >/dev/null || skip "no $program here"
@@ -74,10 +74,20 @@ on() {
   unshare --mount bash -c "mount -o ${3:-ro} '$(device_of "$1")' '$there' && cd '$there' && $2"
 }
 
+# netboot [TEXT]: as the server would have it: a disk with all the labels is ours.
+netboot() {
+  local table=make persistence=keep
+  [ "$KIT_PLAN" != powerwash-all ] || persistence=wipe
+  [ "$(cat "$KIT_SYS"/class/block/vda*/uevent | grep -c PARTNAME=kit-)" -ne 9 ] || table=keep
+  disk_plan "$table" "$persistence" >"$FOLDER/disk-plan"
+  in_disk_machine "${1:-run_steps}"
+}
+
 install_once() {
-  in_disk_machine run_steps
+  netboot
   [ "$status" -eq 0 ] || failed
-  disk_plan keep >"$FOLDER/disk-plan"
+  : >"$FOLDER/reports"
+  : >"$FOLDER/fetched"
 }
 
 is_installed() {
@@ -96,4 +106,226 @@ is_installed() {
   [ "$(on kit-esp 'cat kit/a/vmlinuz')" = 'kernel 2025.11.1' ]
   [ "$(sfdisk --dump "$BATS_TEST_TMPDIR/vda.img" | grep -c 'name="kit-')" -eq 9 ]
   [ "$(grep -c '/root.squashfs 0$' "$FOLDER/fetched")" -eq 1 ]
+}
+
+# fresh_disk: the disk is another one, and the server has heard nothing.
+fresh_disk() {
+  drop_disk vda
+  make_disk vda 512 KIT-1
+  : >"$FOLDER/reports"
+  : >"$FOLDER/fetched"
+}
+
+# cut_at NUMBER: a netboot whose power goes after so many of the programs that write; status 1 when there were not so many.
+cut_at() {
+  echo "$1" >"$BATS_TEST_TMPDIR/cut-at"
+  netboot
+  rm "$BATS_TEST_TMPDIR/cut-at"
+  [ "$status" -ne 0 ] || return 1
+  [ "$status" -eq 137 ] || failed
+}
+
+@test "an install that is cut anywhere is picked up by the next netboot" {
+  cut=1
+  while cut_at "$cut"; do
+    netboot
+    [ "$status" -eq 0 ] || { echo "cut at $cut" && failed; }
+    is_installed || { echo "cut at $cut" && failed; }
+    fresh_disk
+    cut=$((cut + 1))
+  done
+  # wipefs, sfdisk, four times mkfs, two times dmsetup.
+  [ "$cut" -eq 9 ]
+}
+
+@test "a powerwash keeps persistence, wherever it is cut; powerwash-all does not" {
+  install_once
+  on kit-persist 'mkdir machine; echo 2 >machine/epoch; echo keep >mine' rw
+  on kit-overlay 'touch old' rw
+  KIT_PLAN=powerwash
+  cut=1
+  while cut_at "$cut"; do
+    # The flag is gone with the check-in: the next netboots are to install.
+    KIT_PLAN=install
+    netboot
+    [ "$status" -eq 0 ] || { echo "cut at $cut" && failed; }
+    is_installed || { echo "cut at $cut" && failed; }
+    [ "$(on kit-persist 'cat mine')" = keep ]
+    KIT_PLAN=powerwash
+    cut=$((cut + 1))
+  done
+  [ "$cut" -eq 5 ]
+  is_installed
+  [ "$(on kit-persist 'cat mine')" = keep ]
+  [ "$(on kit-overlay 'ls old 2>/dev/null | wc -l')" -eq 0 ]
+  grep -q '"phase":"installing"' "$FOLDER/reports"
+  KIT_PLAN=powerwash-all
+  netboot
+  [ "$status" -eq 0 ] || failed
+  is_installed
+  [ "$(on kit-persist 'ls mine 2>/dev/null | wc -l')" -eq 0 ]
+}
+
+@test "a disk with a good slot is started as it is, whatever image the server has by now" {
+  install_once
+  on kit-esp 'sed -i "s/^try=a/boot=a/; /^tries/d" kit/grub/grubenv' rw
+  sum="$(sha256_of "$(device_of kit-overlay)")"
+  make_signed_image "$FOLDER" 2025.11.2
+  KIT_IMAGE=2025.11.2
+  netboot 'run_steps && echo "$KIT_SLOT $KIT_IMAGE $KIT_BUNDLE"'
+  [ "$status" -eq 0 ] || failed
+  [ "$(tail -n 1 <<<"$output")" = "a 2025.11.1 $KIT_BUNDLE" ]
+  grep -q 'already installed: slot a (2025.11.1) is good; nothing is written' "$KIT_DEV/tty0"
+  [ "$(grep -c installing "$FOLDER/reports")" -eq 0 ]
+  [ "$(grep -c root.squashfs "$FOLDER/fetched")" -eq 0 ]
+}
+
+@test "the image goes on where the line broke, byte by byte what was signed" {
+  echo '1500001 always' >"$FOLDER/cut"
+  netboot
+  [ "$status" -eq 0 ] || failed
+  is_installed
+  [ "$(sed -n 's,^/images/2025.11.1/root.squashfs ,,p' "$FOLDER/fetched" | head -n 4 | xargs)" = '0 1500001 3000002 4500003' ]
+}
+
+@test "a server that stays away fails the step, and the next netboot begins again" {
+  sed -i 's/^DOWNLOAD_ATTEMPTS=.*/DOWNLOAD_ATTEMPTS=2/' "$KIT_LIB/download.sh"
+  echo '0 always' >"$FOLDER/cut"
+  sed -i '/35-manifest/d' "$KIT_LIB/plans/install"
+  cp "$FOLDER/images/2025.11.1"/manifest* "$KIT_RUN/"
+  netboot
+  [ "$status" -eq 1 ]
+  [[ "$(reason_of 43-slot)" == 'Cannot download '*'/root.squashfs: '*'(2 attempts, 0 bytes arrived)' ]] || failed
+  [ "$(on kit-overlay 'cat slots/a' | head -n 1)" = 'state writing' ]
+  rm "$FOLDER/cut"
+  netboot
+  [ "$status" -eq 0 ] || failed
+  is_installed
+}
+
+@test "nothing is written before the server has taken the check-in, and nothing when it refuses it" {
+  echo '3 check-in' >"$FOLDER/deaf"
+  install_once
+  grep -Eq '41-disk: the server does not answer \(check-in: .*\); again in 4 s' "$KIT_DEV/tty0"
+  for plan in install powerwash; do
+    KIT_PLAN="$plan"
+    fresh_disk
+    echo check-in >"$FOLDER/refuse"
+    netboot
+    [ "$status" -eq 1 ]
+    [[ "$(reason_of 41-disk)" == 'Cannot go on: the server refused what this machine said (check-in): '*409* ]] || failed
+    [ -z "$(wipefs "$KIT_DEV/vda")" ]
+  done
+}
+
+@test "35-manifest refuses an image for each thing that is wrong with it" {
+  mkdir "$BATS_TEST_TMPDIR/good"
+  cp "$FOLDER/images/2025.11.1"/manifest* "$BATS_TEST_TMPDIR/good/"
+  while IFS='|' read -r change wanted; do
+    cp "$BATS_TEST_TMPDIR/good"/* "$FOLDER/images/2025.11.1/"
+    (cd "$FOLDER/images/2025.11.1" && eval "$change")
+    netboot
+    [ "$status" -eq 1 ]
+    [[ "$(reason_of 35-manifest)" == *"$wanted"* ]] || { echo "$change" && failed; }
+    [ ! -e "$KIT_RUN/gone" ] || [[ "$change" == 'rm manifest' ]]
+    cp "$BATS_FILE_TMPDIR/key.pub" "$KIT_LIB/image-key.pub"
+  done <<'TABLE'
+rm manifest.sig|it is not signed
+rm manifest|404
+sed -i s/^epoch.*/epoch\ 9/ manifest|not what was signed
+sign_image "$FOLDER" 2025.11.1 'expires 5'|expired on 1970-01-01
+sign_image "$FOLDER" 2025.11.1 'arch arm64'|is for arm64
+sign_image "$FOLDER" 2025.11.1 'version 7'|it is 7, where 2025.11.1 was asked for
+rm "$KIT_LIB/image-key.pub"|has no key
+signify-openbsd -G -n -p k.pub -s k.sec; cp k.pub "$KIT_LIB/image-key.pub"|does not belong to this server's key
+TABLE
+  [ -z "$(wipefs "$KIT_DEV/vda")" ]
+}
+
+@test "an older security epoch than the machine has run is refused before anything is lost" {
+  install_once
+  on kit-persist 'mkdir machine; echo 4 >machine/epoch' rw
+  KIT_PLAN=powerwash
+  netboot
+  [ "$status" -eq 1 ]
+  [[ "$(reason_of 41-disk)" == *'has security epoch 3, this machine has run epoch 4' ]] || failed
+  [ "$(grep -c '"phase":"installing"' "$FOLDER/reports")" -eq 0 ]
+  is_installed
+}
+
+@test "41-disk says what the server refuses on every console, and writes nothing" {
+  printf 'refused vda has ext4 on vda1\nrefused nvme0n1 is too small\n' >"$FOLDER/disk-plan"
+  in_disk_machine run_steps
+  [ "$status" -eq 1 ]
+  [ "$(reason_of 41-disk)" = 'vda has ext4 on vda1; nvme0n1 is too small' ]
+  for console in tty0 ttyS0; do
+    [ "$(grep -c '41-disk: vda has ext4 on vda1$\|41-disk: nvme0n1 is too small$' "$KIT_DEV/$console")" -eq 2 ]
+  done
+}
+
+@test "41-disk refuses a disk that is not what the server saw" {
+  while IFS='|' read -r change wanted; do
+    disk_plan make | eval "$change" >"$FOLDER/disk-plan"
+    in_disk_machine run_steps
+    [ "$status" -eq 1 ]
+    [[ "$(reason_of 41-disk)" == *"$wanted"* ]] || { echo "$change" && failed; }
+  done <<'TABLE'
+sed s/KIT-1/KIT-2/|its serial number is KIT-1, and the server means KIT-2
+sed s/vda/vdb/|it is not there any more
+sed 's/^disk .*/disk ../'|the server names the disk ..
+sed 's/^table .*/table keep/'|it has no partition kit-bios
+sed 's/^table .*/table/'|neither keeps nor makes
+TABLE
+  [ -z "$(wipefs "$KIT_DEV/vda")" ]
+}
+
+@test "41-disk refuses a disk that is in use" {
+  install_once
+  disk_plan make >"$FOLDER/disk-plan"
+  mkdir "$BATS_TEST_TMPDIR/elsewhere"
+  sed -i 's/^RELEASE_TENTHS=.*/RELEASE_TENTHS=1/' "$KIT_LIB/steps/41-disk.sh"
+  in_disk_machine "mount -t ext4 '$(device_of kit-persist)' '$BATS_TEST_TMPDIR/elsewhere'; run_steps"
+  [ "$status" -eq 1 ]
+  [ "$(reason_of 41-disk)" = "Cannot install to vda: in use by $BATS_TEST_TMPDIR/elsewhere" ] || failed
+}
+
+@test "42-partitions never makes kit-persist new when something is there" {
+  install_once
+  on kit-persist 'echo keep >mine' rw
+  device="$(device_of kit-persist)"
+  KIT_PLAN=powerwash
+  for kind in damaged foreign; do
+    if [ "$kind" = damaged ]; then
+      # The root directory's inode: e2fsck -p leaves that to people.
+      debugfs -w -R 'clri <2>' "$device" 2>/dev/null
+      wanted='Cannot keep kit-persist: e2fsck -p cannot mend it'
+    else
+      wipefs -q -a "$device"
+      mkswap -q "$device"
+      wanted='Cannot keep kit-persist: it is swap and not ext4'
+    fi
+    netboot
+    [ "$status" -eq 1 ]
+    [[ "$(reason_of 42-partitions)" == "$wanted"* ]] || failed
+    [ -n "$(wipefs "$device")" ]
+  done
+}
+
+@test "42-partitions refuses a plan that does not fit the disk" {
+  while IFS='|' read -r change wanted; do
+    disk_plan make | eval "$change" >"$FOLDER/disk-plan"
+    in_disk_machine run_steps
+    [ "$status" -eq 1 ]
+    [[ "$(reason_of 42-partitions)" == *"$wanted"* ]] || { echo "$change" && failed; }
+  done <<'TABLE'
+sed 's/^\(part kit-persist [0-9]*\) [0-9]*/\1 99999999/'|kit-persist would end at sector
+sed 's/^part kit-esp.*/part kit-esp 4096 $(reboot) x/'|the plan has the partition kit-esp 4096
+sed '/^part/d'|the plan has no partitions
+TABLE
+  # A disk with sectors of 4096 bytes, on which this does not lie.
+  echo 4096 >"$KIT_SYS/block/vda/queue/logical_block_size"
+  disk_plan make | sed 's/^part kit-esp 4096/part kit-esp 4097/' >"$FOLDER/disk-plan"
+  in_disk_machine run_steps
+  [[ "$(reason_of 42-partitions)" == *'kit-esp does not lie on its sectors of 4096 bytes' ]] || failed
+  [ -z "$(wipefs "$KIT_DEV/vda")" ]
 }

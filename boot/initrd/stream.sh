@@ -14,7 +14,7 @@ stream() {
   arrived="$(arrived_device)"
   exec 4>&-
   [ "$arrived" -eq "$3" ] || fail "Cannot use $1: it has $arrived bytes and should have $3"
-  progress "100% of $(($3 / 1048576)) MiB"
+  [ "$3" -lt 1048576 ] || progress "100% of $(($3 / 1048576)) MiB"
 }
 
 fetch_device() {

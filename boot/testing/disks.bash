@@ -4,7 +4,7 @@
 # shellcheck shell=bash
 
 # make_stand_ins: programs that tell of partitions, FAT and dm-verity where the kernel here cannot; first in the PATH by
-# STAND_INS. Each asks cut_here first, which kills the machine when it is the one to be killed at.
+# STAND_INS. Those that write ask cut_here afterwards, which kills the machine when it is the one to be killed at.
 make_stand_ins() {
   export STAND_INS="$BATS_TEST_TMPDIR/bin" LOOPS="$BATS_TEST_TMPDIR/loops"
   mkdir -p "$STAND_INS"
@@ -22,7 +22,6 @@ stand_in() {
 #!/bin/bash
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 . "$BOOT_FOLDER/testing/disks.bash"
-cut_here
 $2
 status=\$?
 cut_here
@@ -31,14 +30,14 @@ SH
   chmod +x "$STAND_INS/$1"
 }
 
-# cut_here: with a number in the file `cut-at`, the power goes at the so-manieth call: everything in the machine's process
-# namespace is killed.
+# cut_here: with a number in the file `cut-at`, the power goes at that call: every process of the machine is killed.
 cut_here() {
   local left
   [ -s "$BATS_TEST_TMPDIR/cut-at" ] || return 0
   left=$(($(cat "$BATS_TEST_TMPDIR/cut-at") - 1))
   echo "$left" >"$BATS_TEST_TMPDIR/cut-at"
-  [ "$left" -ne 0 ] || kill -KILL -1
+  # `timeout` has put them all into one process group.
+  [ "$left" -ne 0 ] || kill -KILL 0
 }
 
 # fake_dmsetup create NAME … --table TABLE | remove … NAME: the data device under the name it would get, if veritysetup
@@ -80,6 +79,13 @@ attach_device() {
   ln -sfn "$loop" "$KIT_DEV/$1"
   echo "$(($(blockdev --getsize64 "$loop") / 512))" >"$2/size"
   lsblk -ndo MAJ:MIN "$loop" | tr -d ' ' >"$2/dev"
+}
+
+# drop_disk NAME: it is pulled out and thrown away.
+drop_disk() {
+  detach_loops "$1"
+  find "$KIT_SYS/devices" -type d -name "$1" -exec rm -rf '{}' +
+  rm -f "$KIT_SYS"/block/"$1" "$KIT_SYS"/class/block/"$1"* "$BATS_TEST_TMPDIR/$1.img"
 }
 
 # show_partitions DEVICE: what a kernel does when a table was written; DEVICE is KIT_DEV/<name>.
@@ -174,14 +180,14 @@ sign_image() {
   signify-openbsd -S -s "$BATS_FILE_TMPDIR/key.sec" -m "$folder/manifest" -x "$folder/manifest.sig"
 }
 
-# in_disk_machine TEXT: TEXT, with the libraries of the initrd loaded, under the initrd's shell, in a mount and process
-# namespace of its own. The server is outside of it.
+# in_disk_machine TEXT: TEXT, with the libraries of the initrd loaded, under the initrd's shell, in a mount namespace of its
+# own. The server is outside of it.
 in_disk_machine() {
   local text
   text="$(printf '. "$KIT_LIB/%s.sh"\n' lib json report run)
 $1"
   export PROGRAMS="$STAND_INS:$APPLETS"
   # shellcheck disable=SC2016 # for the shell inside
-  run timeout -k 1 60 unshare --mount --pid --fork --kill-child --mount-proc --propagation private \
+  run timeout -k 1 60 unshare --mount --propagation private \
     "$BUSYBOX" env PATH="$PROGRAMS" "$BUSYBOX" sh -c "$text"
 }

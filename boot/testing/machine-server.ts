@@ -50,7 +50,12 @@ function sendFile(request: IncomingMessage, response: ServerResponse, file: stri
   const isPart = from === null && start > 0
   const range = isPart ? { 'Content-Range': `bytes ${start}-${size - 1}/${size}` } : {}
   response.writeHead(isPart ? 206 : 200, { 'Content-Length': size - start, ...range })
-  const end = Math.min(size - 1, start + takeCut() - 1)
+  const cut = takeCut()
+  if (cut === 0) {
+    response.destroy()
+    return
+  }
+  const end = Math.min(size - 1, start + cut - 1)
   const stream = createReadStream(file, { start, end })
   stream.pipe(response, { end: end === size - 1 })
   if (end < size - 1) stream.on('close', () => setImmediate(() => response.destroy()))
