@@ -4,17 +4,10 @@ import { cp, open } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import test from 'ava'
-
+import { BOOT_TIMEOUT_MS } from './event-watch.ts'
 import { digestOf, makeLocalDisk } from './local-disk.ts'
-import {
-  BOOT_TIMEOUT_MS,
-  imageFolder,
-  machineFiles,
-  scratchFolder,
-  startTestLan,
-  UEFI,
-  UEFI_2,
-} from './test-lan.ts'
+import { machineFiles } from './profile-files.ts'
+import { imageFolder, scratchFolder, startTestLan, UEFI, UEFI_2 } from './test-lan.ts'
 
 test('a UEFI HTTP boot survives a damaged image, and an unknown UEFI machine goes on untouched', async (t) => {
   const images = join(await scratchFolder(t), 'image')
@@ -24,6 +17,7 @@ test('a UEFI HTTP boot survives a damaged image, and an unknown UEFI machine goe
     mode: 'server',
     environment: { KATESKIT_IMAGES_DIRECTORY: images },
     files: {
+      'defaults/boot': 'live\n',
       'roles/worker/root/etc/kit-test/role': 'worker\n',
       ...machineFiles(UEFI.mac, { role: 'worker\n' }),
     },

@@ -9,7 +9,8 @@ import { join } from 'node:path'
 
 import test from 'ava'
 
-import { BOOT_TIMEOUT_MS, PROJECT } from './test-lan.ts'
+import { BOOT_TIMEOUT_MS } from './event-watch.ts'
+import { PROJECT } from './test-lan.ts'
 
 /** In the environment of everything that a run starts, however deep: other work on this machine does not count. */
 const MARK = 'NPM_START_TEST'

@@ -3,14 +3,16 @@
 import { join } from 'node:path'
 
 import test from 'ava'
-
+import { BOOT_TIMEOUT_MS } from './event-watch.ts'
 import { digestOf, LOCAL_DISK_GREETING, makeLocalDisk } from './local-disk.ts'
-import { BIOS, BOOT_TIMEOUT_MS, machineFiles, startTestLan, UEFI } from './test-lan.ts'
+import { machineFiles } from './profile-files.ts'
+import { BIOS, startTestLan, UEFI } from './test-lan.ts'
 
 test('a UEFI machine boots beside a router, an unknown one goes on to its disk and nothing is written to it', async (t) => {
   const lan = await startTestLan(t, {
     mode: 'proxy',
     files: {
+      'defaults/boot': 'live\n',
       'roles/worker/root/etc/kit-test/role': 'worker\n',
       ...machineFiles(UEFI.mac, { role: 'worker\n' }),
     },

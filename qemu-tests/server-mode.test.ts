@@ -2,12 +2,15 @@
 
 import test from 'ava'
 
-import { BIOS, BOOT_TIMEOUT_MS, machineFiles, startTestLan, UEFI } from './test-lan.ts'
+import { BOOT_TIMEOUT_MS } from './event-watch.ts'
+import { machineFiles } from './profile-files.ts'
+import { BIOS, startTestLan, UEFI } from './test-lan.ts'
 
 test('machines of two roles boot through a killed server, and take a changed file while they run', async (t) => {
   const lan = await startTestLan(t, {
     mode: 'server',
     files: {
+      'defaults/boot': 'live\n',
       'defaults/root/etc/kit-test/everybody': 'from defaults\n',
       'defaults/root/etc/kit-test/role': 'nobody\n',
       'roles/worker/root/etc/kit-test/role': 'worker\n',

@@ -1,0 +1,45 @@
+// What a test waits for: events of its server, each time from a moment on.
+
+import type { ServerClient } from '#lab/server-client.ts'
+import type { Mac } from '#lib/mac.ts'
+import type { Event, EventKind } from '#machine/event.ts'
+import type { MachineView } from '#machine/ports.ts'
+
+/** One boot takes one to three minutes on two busy, emulated cores; this is for the slowest machine that is not broken. */
+export const BOOT_TIMEOUT_MS = 15 * 60_000
+
+export interface EventWatch {
+  /** Later events only count for the watch that is returned. */
+  fromNow(): Promise<EventWatch>
+  waitFor(kind: EventKind, mac: Mac, matches?: (event: Event) => boolean): Promise<Event>
+  /** Resolves when the machine's own check-in says that it runs. */
+  untilRunning(mac: Mac): Promise<MachineView>
+  /** Those that there are by now. */
+  events(kind: EventKind, mac: Mac): Promise<readonly Event[]>
+}
+
+export function watchEvents(client: ServerClient, afterId = 0): EventWatch {
+  const waitFor: EventWatch['waitFor'] = (kind, mac, matches = () => true) =>
+    client.waitForEvent((event) => event.kind === kind && event.mac === mac && matches(event), {
+      timeoutMs: BOOT_TIMEOUT_MS,
+      afterId,
+    })
+  return {
+    fromNow: async () => watchEvents(client, await client.lastEventId()),
+    waitFor,
+    async untilRunning(mac) {
+      await waitFor('checked-in', mac, (event) => event.data['to'] === 'running')
+      return client.machine(mac)
+    },
+    async events(kind, mac) {
+      const found: Event[] = []
+      const lastId = await client.lastEventId()
+      if (lastId <= afterId) return found
+      for await (const event of client.follow(afterId, AbortSignal.timeout(BOOT_TIMEOUT_MS))) {
+        if (event.kind === kind && event.mac === mac) found.push(event)
+        if (event.id >= lastId) break
+      }
+      return found
+    },
+  }
+}
