@@ -34,7 +34,7 @@ type Manifest = z.infer<typeof manifestShape>
 
 export interface FoundImage extends Image {
   /** When its manifest was written, milliseconds since 1970: tells builds of one release apart. */
-  readonly builtMs: number
+  readonly importedMs: number
 }
 
 /**
@@ -51,7 +51,7 @@ export function findImage(directory: string): FoundImage | undefined {
     if (!files.has(name))
       throw new KitError('invalid-input', `Cannot use ${path}: it names no ${name}`, REBUILD)
   }
-  return { version: manifest.version, arch: manifest.arch, files, builtMs: statSync(path).mtimeMs }
+  return { version: manifest.version, arch: manifest.arch, files, importedMs: statSync(path).mtimeMs }
 }
 
 function readManifest(path: string): string | undefined {

@@ -1,10 +1,16 @@
 // Which of two images is newer.
 
-import type { FoundImage } from './manifest.ts'
+export interface Dated {
+  readonly version: string
+  /** Milliseconds since 1970: tells builds of one release apart. */
+  readonly importedMs: number
+}
 
-/** For sorting, newest first: by release number, and builds of one release by when they were built. */
-export function compareImages(left: FoundImage, right: FoundImage): number {
-  return compareReleases(releaseOf(right.version), releaseOf(left.version)) || right.builtMs - left.builtMs
+/** For sorting, newest first: by release number, and builds of one release by when they came. */
+export function compareImages(left: Dated, right: Dated): number {
+  return (
+    compareReleases(releaseOf(right.version), releaseOf(left.version)) || right.importedMs - left.importedMs
+  )
 }
 
 /** The numbers before the first dash: `0.10.0-1a2b3c4d` is 0, 10, 0. What follows names a build and has no order. */
