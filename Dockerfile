@@ -6,6 +6,7 @@
 #   docker run --network host --cap-drop ALL --cap-add NET_BIND_SERVICE --cap-add NET_RAW \
 #     -e KATESKIT_DHCP_INTERFACE=eth0 \
 #     -v /srv/kateskit/profiles:/srv/kateskit/profiles -v /srv/kateskit/var:/srv/kateskit/var \
+#     -v /srv/kateskit/certs:/srv/kateskit/certs \
 #     -v "$HOME/.cache/kateskit/images:/srv/kateskit/images:ro" kateskit
 #
 # The base image is built outside (sudo npm start, or bin/kateskit setup --for serve): that takes mounts and namespaces,
@@ -28,6 +29,6 @@ COPY bin bin
 COPY server server
 COPY boot boot
 COPY profiles profiles
-ENV KATESKIT_IMAGES_DIRECTORY=/srv/kateskit/images
+ENV KATESKIT_IMAGES_IMPORT=/srv/kateskit/images
 ENTRYPOINT ["/srv/kateskit/bin/kateskit"]
 CMD ["serve"]

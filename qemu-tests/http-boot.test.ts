@@ -15,7 +15,7 @@ test('a UEFI HTTP boot survives a damaged image, and an unknown UEFI machine goe
   await flipLastByte(join(images, 'root.squashfs'))
   const lan = await startTestLan(t, {
     mode: 'server',
-    environment: { KATESKIT_IMAGES_DIRECTORY: images },
+    environment: { KATESKIT_IMAGES_IMPORT: images },
     files: {
       'defaults/boot': 'live\n',
       'roles/worker/root/etc/kit-test/role': 'worker\n',

@@ -76,7 +76,7 @@ async function makeHome(t: ExecutionContext, tree: Files = TREE): Promise<string
 function makeApp(home: string, log: Log = silentLog): Promise<App> {
   const overrides = {
     'dhcp/interface': 'br0',
-    'images/directory': 'images',
+    'images/import': 'images',
     'http/control-socket': 'control',
   }
   return createApp({

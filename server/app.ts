@@ -140,7 +140,7 @@ function createDomain({ config, clock, log }: AppOptions, store: Store) {
     events,
     log,
   })
-  const images = createImageCatalog({ directory: values['images/directory'], log })
+  const images = createImageCatalog({ directory: values['images/import'] ?? values['images/directory'], log })
   const shared = {
     machines,
     events,

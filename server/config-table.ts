@@ -127,10 +127,24 @@ export const CONFIG_TABLE = {
   }),
   'profiles/directory': rule({ meaning: 'the profile tree', ...PATH, fallback: 'profiles' }),
   'images/directory': rule({
-    meaning: 'where built images lie',
+    meaning: 'where the images of this server are kept',
     ...PATH,
+    fallback: 'var/images',
+  }),
+  'images/import': rule({
+    meaning:
+      "a built image's folder, or a folder of such folders: the newest is imported at start when it is not kept yet",
+    ...PATH,
+    expected: 'a path, or empty for none',
+    shape: optional(PATH.shape),
     fallback: (host) => `${host.cacheDirectory}/kateskit/images`,
-    fallbackText: '`$XDG_CACHE_HOME/kateskit/images`, else `~/.cache/kateskit/images`',
+    fallbackText:
+      'what `npm start` has built, else `$XDG_CACHE_HOME/kateskit/images`, else `~/.cache/kateskit/images`',
+  }),
+  'keys/directory': rule({
+    meaning: 'where the key lies that signs images, made at the first start',
+    ...PATH,
+    fallback: 'certs',
   }),
   'state/directory': rule({ meaning: 'where the database lies', ...PATH, fallback: 'var/state' }),
   'bundles/directory': rule({ meaning: 'where overlay bundles lie', ...PATH, fallback: 'var/bundles' }),

@@ -49,9 +49,9 @@ test('loadConfig() gives every default when nothing is set', async (t) => {
   t.is(values['http/extra-socket'], undefined)
   t.is(values['mdns/enabled'], true)
   t.is(values['profiles/directory'], join(cwd, 'profiles'))
-  t.is(values['images/directory'], '/home/kit/.cache/kateskit/images')
+  t.is(values['images/import'], '/home/kit/.cache/kateskit/images')
   t.is(
-    loadConfig({ cwd, env: { XDG_CACHE_HOME: '/cache' } }).values['images/directory'],
+    loadConfig({ cwd, env: { XDG_CACHE_HOME: '/cache' } }).values['images/import'],
     '/cache/kateskit/images',
   )
 })

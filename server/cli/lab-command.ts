@@ -14,7 +14,7 @@ import { cacheFolder } from '#setup/base-image.ts'
 import { type CliIo, untilAborted } from './cli-io.ts'
 import { labFolder } from './connect.ts'
 import { createLabDisplay, type LabDisplay } from './lab-display.ts'
-import { imagesDirectory, prepareFor } from './setup-command.ts'
+import { imageToImport, prepareFor } from './setup-command.ts'
 
 export interface LabCommandOptions {
   readonly machines: string
@@ -47,7 +47,7 @@ export async function runLab(io: CliIo, options: LabCommandOptions): Promise<voi
   const lab = await startLab({
     ...{ folder, machines, memoryMiB, accelerator, port },
     ...{ mode: 'server', profilesFolder: values['profiles/directory'] },
-    environment: { KATESKIT_IMAGES_DIRECTORY: imagesDirectory(config, image) },
+    environment: { KATESKIT_IMAGES_IMPORT: imageToImport(config, image) },
   })
   const display = createLabDisplay(io, lab, { json: options.json === true })
   try {

@@ -13,8 +13,8 @@ export interface ServeCommandOptions {
   readonly interface?: string
   readonly mode?: string
   readonly port?: string
-  /** Setting images/directory. */
-  readonly images?: string
+  /** Setting images/import. */
+  readonly importImage?: string
 }
 
 /**
@@ -62,7 +62,7 @@ export function loadServeConfig(io: CliIo, options: ServeCommandOptions): Config
     ...(options.interface !== undefined && { 'dhcp/interface': options.interface }),
     ...(options.mode !== undefined && { 'dhcp/mode': options.mode }),
     ...(options.port !== undefined && { 'http/port': options.port }),
-    ...(options.images !== undefined && { 'images/directory': options.images }),
+    ...(options.importImage !== undefined && { 'images/import': options.importImage }),
   }
   return loadConfig({ env: io.env, cwd: io.projectFolder, overrides })
 }

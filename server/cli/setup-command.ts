@@ -25,8 +25,8 @@ export async function prepareFor(
   })
 }
 
-/** A folder of images that somebody has set counts for more than the one that was just made sure of. */
-export function imagesDirectory(config: Config, own: string | undefined): string {
-  const set = config.explain().find(({ key }) => key === 'images/directory')
-  return own === undefined || set?.source !== 'default' ? config.values['images/directory'] : own
+/** Setting images/import: what somebody has set counts for more than the image that was just made sure of. */
+export function imageToImport(config: Config, own: string | undefined): string {
+  const set = config.explain().find(({ key }) => key === 'images/import')
+  return own === undefined || set?.source !== 'default' ? (config.values['images/import'] ?? '') : own
 }

@@ -6,7 +6,7 @@ import { findServedNetwork } from '../served-network.ts'
 import type { CliIo } from './cli-io.ts'
 import { type LabCommandOptions, runLab } from './lab-command.ts'
 import { loadServeConfig, runServe, type ServeCommandOptions } from './serve-command.ts'
-import { imagesDirectory, prepareFor } from './setup-command.ts'
+import { imageToImport, prepareFor } from './setup-command.ts'
 
 export async function runStart(io: CliIo, options: LabCommandOptions & ServeCommandOptions): Promise<void> {
   const config = loadServeConfig(io, options)
@@ -27,5 +27,5 @@ export async function runStart(io: CliIo, options: LabCommandOptions & ServeComm
   const image = await prepareFor(io, 'serve', async () => {
     await findServedNetwork(config)
   })
-  await runServe(io, { ...options, images: imagesDirectory(config, image) })
+  await runServe(io, { ...options, importImage: imageToImport(config, image) })
 }
