@@ -46,12 +46,14 @@ SH
   export FOLDER KIT_LIB KIT_NEWROOT KIT_BUNDLE KIT_PLAN
   start_server "$FOLDER"
   export KIT_URL="$SERVER_URL"
+  open_mounts
   make_disk vda 512 KIT-1
   disk_plan make >"$FOLDER/disk-plan"
 }
 
 teardown() {
   [ -z "${SERVER_PID:-}" ] || stop_server
+  [ -z "${MOUNTS:-}" ] || close_mounts
   detach_loops
 }
 
@@ -65,13 +67,6 @@ failed() {
 # reason_of STEP: why the step failed, as the server was told.
 reason_of() {
   sed -n "s/^events .*\"step\":\"$1\",\"status\":\"failed\".*\"message\":\"\([^\"]*\)\".*/\1/p" "$FOLDER/reports" | tail -n 1
-}
-
-# on LABEL COMMAND: with the partition mounted at `there`, out of the machine.
-on() {
-  local there="$BATS_TEST_TMPDIR/there"
-  mkdir -p "$there"
-  unshare --mount bash -c "mount -o ${3:-ro} '$(device_of "$1")' '$there' && cd '$there' && $2"
 }
 
 # netboot [TEXT]: as the server would have it: a disk with all the labels is ours.

@@ -180,14 +180,43 @@ sign_image() {
   signify-openbsd -S -s "$BATS_FILE_TMPDIR/key.sec" -m "$folder/manifest" -x "$folder/manifest.sig"
 }
 
-# in_disk_machine TEXT: TEXT, with the libraries of the initrd loaded, under the initrd's shell, in a mount namespace of its
-# own. The server is outside of it.
+# open_mounts: a mount namespace that stays between the boots of a machine; its keeper in MOUNTS.
+open_mounts() {
+  unshare --mount --propagation private sleep 600 3>&- &
+  MOUNTS=$!
+  until [ "$(readlink "/proc/$MOUNTS/ns/mnt" 2>/dev/null)" != "$(readlink /proc/self/ns/mnt)" ]; do sleep 0.01; done
+}
+
+close_mounts() {
+  power_off
+  kill "$MOUNTS"
+  wait "$MOUNTS" 2>/dev/null || true
+}
+
+# power_off: nothing is mounted any more. What was killed may hold on to a mount for a moment.
+power_off() {
+  local place
+  awk -v below="$BATS_TEST_TMPDIR/" 'index($5, below) == 1 { print $5 }' "/proc/$MOUNTS/mountinfo" | sort -r | while read -r place; do
+    for _ in $(seq 100); do
+      nsenter --mount="/proc/$MOUNTS/ns/mnt" umount "$place" 2>/dev/null && break
+      sleep 0.02
+    done
+  done
+}
+
+# in_disk_machine TEXT: TEXT, with the libraries of the initrd loaded, under the initrd's shell, in that namespace. The
+# server is outside of it.
 in_disk_machine() {
   local text
   text="$(printf '. "$KIT_LIB/%s.sh"\n' lib json report run)
 $1"
-  export PROGRAMS="$STAND_INS:$APPLETS"
-  # shellcheck disable=SC2016 # for the shell inside
-  run timeout -k 1 60 unshare --mount --propagation private \
-    "$BUSYBOX" env PATH="$PROGRAMS" "$BUSYBOX" sh -c "$text"
+  run timeout -k 1 60 nsenter --mount="/proc/$MOUNTS/ns/mnt" "$BUSYBOX" env PATH="$STAND_INS:$APPLETS" "$BUSYBOX" sh -c "$text"
+  power_off
+}
+
+# on LABEL TEXT [rw]: TEXT in the root of that partition, while the machine is off.
+on() {
+  local there="$BATS_TEST_TMPDIR/there"
+  mkdir -p "$there"
+  unshare --mount bash -c "mount -o ${3:-ro} '$(device_of "$1")' '$there' && (cd '$there' && $2); status=\$?; umount '$there'; exit \$status"
 }
