@@ -31,7 +31,8 @@ release_disk() {
   for name in "$KIT_SYS"/class/block/dm-*/dm/name; do
     [ -e "$name" ] || continue
     case "$(cat "$name")" in
-      kit-*) dmsetup remove --retry "$(cat "$name")" || true ;;
+      # No udev here that it could wait for.
+      kit-*) DM_DISABLE_UDEV=1 dmsetup remove --noudevsync --retry "$(cat "$name")" || true ;;
     esac
   done
 }

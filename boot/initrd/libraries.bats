@@ -166,3 +166,55 @@ TABLE
     [ $(($(date +%s%N) - started)) -ge 900000000 ]
   done
 }
+
+# failed_boot PLAN TEXT: after_failure() for a step that has failed, after TEXT, under each shell.
+failed_boot() {
+  KIT_PLAN="$1"
+  mkdir -p "$KIT_RUN/log" "$BATS_TEST_TMPDIR/proc/self" "$KIT_RUN/overlay/slots"
+  echo '12.34 1' >"$BATS_TEST_TMPDIR/proc/uptime"
+  echo "1 1 0:1 / $KIT_RUN/overlay rw - ext4 x rw" >"$BATS_TEST_TMPDIR/proc/self/mountinfo"
+  echo 'Cannot start: no luck' >"$KIT_RUN/failure"
+  each_shell "KIT_SLOT=a KIT_PROC='$BATS_TEST_TMPDIR/proc' KIT_STEP=61-disk-root; $2; after_failure 61-disk-root"
+}
+
+@test "after_failure() tries again on the spot where that may help, and reboots where it cannot" {
+  while IFS='|' read -r plan cmdline before wanted; do
+    rm -rf "$KIT_RUN"
+    mkdir -p "$KIT_RUN" "$BATS_TEST_TMPDIR/proc"
+    echo "$cmdline" >"$BATS_TEST_TMPDIR/proc/cmdline"
+    failed_boot "$plan" "$before"
+    [ "$status" -eq "$wanted" ] || { echo "$plan $cmdline $before" && false; }
+  done <<'TABLE'
+live|quiet|:|0
+install|quiet|:|0
+install|quiet|touch "$KIT_RUN/gone"|1
+live|quiet|touch "$KIT_RUN/gone"|1
+disk|quiet kit.trial=1|:|1
+disk|quiet|echo damaged >"$KIT_RUN/condemned"|1
+disk|quiet|touch "$KIT_RUN/net"|0
+TABLE
+}
+
+@test "after_failure() leaves word on kit-overlay of a failed trial, which takes no tries" {
+  echo 'kit.trial=1' | install -D /dev/stdin "$BATS_TEST_TMPDIR/proc/cmdline"
+  mkdir -p "$KIT_RUN/overlay/slots"
+  printf 'state written\nimage 7\n' >"$KIT_RUN/overlay/slots/a"
+  failed_boot disk :
+  [ "$(cat "$KIT_RUN/overlay/slots/a")" = 'state written
+image 7
+failure 61-disk-root: Cannot start: no luck' ]
+}
+
+@test "after_failure() gets a boot id from the server for a good slot, and tells it what failed" {
+  "$BUSYBOX" wget -q -T 1 -O /dev/null http://127.0.0.1:1/ 2>/dev/null || [ $? -ne 139 ] || skip "the wget of $BUSYBOX crashes"
+  start_server "$BATS_TEST_TMPDIR/server"
+  KIT_URL="$SERVER_URL" KIT_BOOT=''
+  echo quiet | install -D /dev/stdin "$BATS_TEST_TMPDIR/proc/cmdline"
+  failed_boot disk 'echo address 10.77.0.9 >"$KIT_RUN/net"'
+  stop_server
+  [ "$status" -eq 0 ]
+  [ "$(cat "$KIT_RUN/boot-id")" = from-disk-1 ]
+  grep -q '^boots {"slot":"a"}$' "$BATS_TEST_TMPDIR/server/reports"
+  grep -q '^events {"boot":"from-disk-1","step":"61-disk-root","status":"failed","message":"Cannot start: no luck"}$' "$BATS_TEST_TMPDIR/server/reports"
+  grep -q '^check-in {"boot":"from-disk-1","phase":"failed","image":"2025.11.1","address":"10.77.0.9","slot":"a","reason":"Cannot start: no luck"}$' "$BATS_TEST_TMPDIR/server/reports"
+}

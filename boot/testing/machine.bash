@@ -40,7 +40,7 @@ make_machine() {
 # agree. Sets status and output as run does.
 each_shell() {
   local text
-  text="$(printf '. "$KIT_LIB/%s.sh"\n' lib json parameters clock report bundle)
+  text="$(printf '. "$KIT_LIB/%s.sh"\n' lib json parameters clock report run bundle ask disk slots loader loader-uefi loader-bios failure)
 $1"
   run env PATH="$APPLETS:$PATH" dash -c "$text"
   local dash_status="$status" dash_output="$output"
