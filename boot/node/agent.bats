@@ -2,70 +2,21 @@
 # The agent as a whole against a server: check-in, a change of bundle, a server that goes away. systemctl is a note of
 # what it was asked.
 
-load ../testing/machine.bash
+load ../testing/agent.bash
 
 setup() {
   [ "$(id -u)" -eq 0 ] || skip 'owners and whiteouts need root'
-  export KIT_LIB="$BOOT_FOLDER/node/root/usr/lib/kit" KIT_RUN="$BATS_TEST_TMPDIR/run" KIT_LIVE="$BATS_TEST_TMPDIR/live"
-  export KIT_MAC="$MAC" KIT_BOOT='boot-1' KIT_IMAGE='2025.11.1' KIT_ISSUE="$BATS_TEST_TMPDIR/issue" KIT_SYS="$BATS_TEST_TMPDIR/sys"
-  IMAGE="$KIT_RUN/image" FOLDER="$BATS_TEST_TMPDIR/server" SOURCE="$BATS_TEST_TMPDIR/source"
-  mkdir -p "$IMAGE/etc" "$KIT_RUN/bundle" "$KIT_SYS/class/net" "$BATS_TEST_TMPDIR/bin" "$FOLDER"
-  printf '#!/bin/sh\necho "$(basename "$0") $*" >>%s/commands\n' "$BATS_TEST_TMPDIR" >"$BATS_TEST_TMPDIR/bin/systemctl"
-  chmod +x "$BATS_TEST_TMPDIR/bin/systemctl"
-  ln -s systemctl "$BATS_TEST_TMPDIR/bin/agetty"
-  ln -s systemctl "$BATS_TEST_TMPDIR/bin/networkctl"
-  export PATH="$BATS_TEST_TMPDIR/bin:$PATH"
-  start_server "$FOLDER"
-  export KIT_URL="$SERVER_URL"
+  make_node
   echo image >"$IMAGE/etc/motd"
-  mkdir -p "$SOURCE/etc"
   echo one >"$SOURCE/etc/motd"
   publish
   export KIT_BUNDLE="$DIGEST"
   cp -a "$SOURCE" "$KIT_RUN/bundle/root"
-  cp -a "$SOURCE" "$KIT_LIVE"
+  cp -a "$SOURCE/." "$KIT_LIVE"
 }
 
 teardown() {
-  [ -z "${AGENT_PID:-}" ] || kill "$AGENT_PID" 2>/dev/null || true
-  [ -z "${SERVER_PID:-}" ] || stop_server
-}
-
-# publish: SOURCE as the bundle that the server wants; its digest in DIGEST.
-publish() {
-  tar -C "$SOURCE" --sort=name --mtime=@0 -cf "$BATS_TEST_TMPDIR/bundle.tar" .
-  DIGEST="$(sha256_of "$BATS_TEST_TMPDIR/bundle.tar")"
-  mkdir -p "$FOLDER/bundles"
-  cp "$BATS_TEST_TMPDIR/bundle.tar" "$FOLDER/bundles/$DIGEST.tar"
-  printf 'image 2025.11.1\nbundle %s\n' "$DIGEST" >"$FOLDER/target.new"
-  mv "$FOLDER/target.new" "$FOLDER/target"
-}
-
-start_agent() {
-  PATH="$BATS_TEST_TMPDIR/nap:$PATH" dash "$KIT_LIB/kit-agent" >"$BATS_TEST_TMPDIR/log" 2>&1 3>&- &
-  AGENT_PID=$!
-}
-
-# nap: the agent's pauses are written down and cut short.
-nap() {
-  mkdir "$BATS_TEST_TMPDIR/nap"
-  printf '#!/bin/sh\necho "$1" >>%s/naps\nexec /bin/sleep 0.02\n' "$BATS_TEST_TMPDIR" >"$BATS_TEST_TMPDIR/nap/sleep"
-  chmod +x "$BATS_TEST_TMPDIR/nap/sleep"
-}
-
-# napped COUNT: waits until the agent has paused so often.
-napped() {
-  until [ "$(cat "$BATS_TEST_TMPDIR/naps" 2>/dev/null | wc -l)" -ge "$1" ]; do sleep 0.05; done
-}
-
-# heard REGEX: waits until the server has a report that fits. bats ends the test when it never comes.
-heard() {
-  local left=400
-  until grep -Eq -- "$1" "$FOLDER/reports" 2>/dev/null; do
-    left=$((left - 1))
-    [ "$left" -gt 0 ] || { cat "$FOLDER/reports" "$BATS_TEST_TMPDIR/log" && return 1; }
-    sleep 0.05
-  done
+  end_node
 }
 
 @test "kit-agent checks in with what runs here, and writes the issue" {
@@ -107,7 +58,7 @@ systemctl start --no-block ssh.service" ]
   grep -qx /etc/sysctl.d/10-a.conf "$BATS_TEST_TMPDIR/hook"
   # Back to the first bundle: nothing is left to reboot for.
   : >"$FOLDER/reports"
-  printf 'image 2025.11.1\nbundle %s\n' "$KIT_BUNDLE" >"$FOLDER/target"
+  want 2025.11.1 "$KIT_BUNDLE"
   heard "^check-in .*\"bundle\":\"$KIT_BUNDLE\",\"rebootReasons\":\\[\\]"
   [ ! -e "$KIT_LIVE/etc/fstab" ]
 }
@@ -117,7 +68,7 @@ systemctl start --no-block ssh.service" ]
   heard '^check-in '
   wrong="$(printf 'a%.0s' {1..64})"
   cp "$FOLDER/bundles/$KIT_BUNDLE.tar" "$FOLDER/bundles/$wrong.tar"
-  printf 'image 2025.11.1\nbundle %s\n' "$wrong" >"$FOLDER/target"
+  want 2025.11.1 "$wrong"
   heard "^events .*\"status\":\"failed\".*its sha256 is $KIT_BUNDLE"
   [ "$(cat "$KIT_LIVE/etc/motd")" = one ]
   [ ! -e "$KIT_RUN/applied" ]
@@ -162,7 +113,7 @@ systemctl start --no-block ssh.service" ]
 }
 
 @test "kit-agent asks ever more rarely while its boot is refused, says so once, and goes on when it is taken" {
-  touch "$FOLDER/refuse"
+  echo 409 >"$FOLDER/refuse"
   nap
   start_agent
   napped 12
@@ -179,6 +130,6 @@ systemctl start --no-block ssh.service" ]
   port="$(cat "$FOLDER/port")"
   stop_server
   rm "$FOLDER/reports"
-  start_server "$FOLDER" 127.0.0.1 "$port"
+  start_agent_server "$port"
   heard '^check-in '
 }

@@ -1,41 +1,73 @@
-# What the agent and the server say to each other (docs/ports-and-endpoints.md, "For machines").
+# What the agent and the server say to each other (docs/ports-and-endpoints.md, "For machines"); what a check-in holds is
+# in check-in.sh, what a target means in target.sh.
 # shellcheck shell=dash
 
 REPORT_TIMEOUT_SECONDS=15
-POLL_WAIT_SECONDS=50
+# A wait for a target may answer this much later than it should.
+POLL_MARGIN_SECONDS=20
 
-# post ENDPOINT BODY: prints the HTTP status, 000 without an answer.
+# post ENDPOINT BODY [FILE]: prints the HTTP status, 000 without an answer; what was answered goes to FILE.
 post() {
-  curl -s -o /dev/null -w '%{http_code}' --max-time "$REPORT_TIMEOUT_SECONDS" --noproxy '*' \
+  curl -s -o "${3:-/dev/null}" -w '%{http_code}' --max-time "$REPORT_TIMEOUT_SECONDS" --noproxy '*' \
     -H 'Content-Type: application/json' --data-binary "$2" "$KIT_URL/v1/machines/$KIT_MAC/$1" || true
 }
 
-# report STATUS [SECONDS] [MESSAGE] [LOG FILE]: how taking over a bundle is getting on. Never fails.
+# report STEP STATUS [SECONDS] [MESSAGE] [LOG FILE]: how something is getting on. Never fails.
 report() {
   local body
-  body="{\"boot\":$(json_string "$KIT_BOOT"),\"step\":\"bundle\",\"status\":\"$1\""
-  [ -z "${2:-}" ] || body="$body,\"seconds\":$2"
-  [ -z "${3:-}" ] || body="$body,\"message\":$(json_string "$(printf '%s' "$3" | head -c 500)")"
+  # A machine that could not reach the server yet has no boot to speak of.
+  [ -n "${KIT_BOOT:-}" ] || return 0
+  body="{\"boot\":$(json_string "$KIT_BOOT"),\"step\":\"$1\",\"status\":\"$2\""
+  [ -z "${3:-}" ] || body="$body,\"seconds\":$3"
+  [ -z "${4:-}" ] || body="$body,\"message\":$(json_string "$(printf '%s' "$4" | head -c 500)")"
   # At most 16 KiB in all, and an escaped byte may need six.
-  [ ! -s "${4:-}" ] || body="$body,\"log\":$(tail -c 2300 "$4" | json_escape)"
+  [ ! -s "${5:-}" ] || body="$body,\"log\":$(tail -c 2000 "$5" | json_escape)"
   post events "$body}" >/dev/null
 }
 
-# check_in: status 0 when the server took it. Sets CHECK_IN_STATUS to the HTTP status.
-check_in() {
-  local body address reasons=''
-  address="$(own_address)"
-  body="{\"boot\":$(json_string "$KIT_BOOT"),\"phase\":\"running\",\"image\":$(json_string "$KIT_IMAGE")"
-  body="$body,\"bundle\":$(json_string "$(applied_digest)")"
-  [ -z "$address" ] || body="$body,\"address\":$(json_string "$address")"
-  if [ -s "$KIT_REBOOT_REASONS" ]; then
-    # A machine with more reasons than these needs its reboot no less.
-    reasons="$(head -n 20 "$KIT_REBOOT_REASONS" | while IFS= read -r reason; do
-      printf ',' && json_string "$(printf '%s' "$reason" | head -c 200)"
-    done)"
+# name_boot: status 0 when this boot has an id, in KIT_BOOT. One from the network brought it along; one from the disk asks
+# for it, and keeps it for the agents after this one. Sets CHECK_IN_STATUS otherwise.
+name_boot() {
+  local answer="$KIT_RUN/boot.answer" id
+  if [ -s "$KIT_RUN/boot" ]; then KIT_BOOT="$(cat "$KIT_RUN/boot")"; fi
+  [ -z "${KIT_BOOT:-}" ] || return 0
+  rm -f "$answer"
+  CHECK_IN_STATUS="$(post boots "{\"slot\":\"$KIT_SLOT\"}" "$answer")"
+  [ "$CHECK_IN_STATUS" = 200 ] || return 1
+  id="$(sed -n 's/^boot \([A-Za-z0-9_-]\{1,64\}\)$/\1/p' "$answer" | head -n 1)"
+  [ -n "$id" ] || { CHECK_IN_STATUS=000 && return 1; }
+  printf '%s\n' "$id" >"$KIT_RUN/.boot.new" && mv "$KIT_RUN/.boot.new" "$KIT_RUN/boot"
+  KIT_BOOT="$id"
+}
+
+# forget_boot: the server does not know this boot, say because its database is another one. What it said of it is void.
+forget_boot() {
+  [ -n "$KIT_SLOT" ] || return 0
+  rm -f "$KIT_RUN/boot" "$KIT_TARGET"
+  KIT_BOOT=''
+}
+
+# ask_target KNOWN SECONDS: waits until the server's target has another tag than KNOWN, at most so long. 0: it is in
+# KIT_TARGET. 1: no answer. 2: the server has nothing for this machine.
+ask_target() {
+  local status
+  status="$(curl -s -o "$KIT_TARGET.new" -w '%{http_code}' --max-time $(($2 + POLL_MARGIN_SECONDS)) --connect-timeout 10 --noproxy '*' \
+    "$KIT_URL/v1/machines/$KIT_MAC/target?boot=$KIT_BOOT&known=$1&wait=$2")" || return 1
+  case "$status" in
+    200) ;;
+    204 | 4??)
+      # Nothing that was allowed before is now.
+      rm -f "$KIT_TARGET"
+      return 2
+      ;;
+    *) return 1 ;;
+  esac
+  if ! is_target "$KIT_TARGET.new"; then
+    rm -f "$KIT_TARGET"
+    return 2
   fi
-  CHECK_IN_STATUS="$(post check-in "$body,\"rebootReasons\":[${reasons#,}]}")"
-  [ "$CHECK_IN_STATUS" = 204 ]
+  mv "$KIT_TARGET.new" "$KIT_TARGET"
+  note_seconds answered
 }
 
 # own_address: of the interface with the machine's MAC, or nothing.
@@ -47,22 +79,4 @@ own_address() {
     ip -4 -o addr show dev "${path##*/}" scope global | sed -n 's|.* inet \([0-9.]*\)[/ ].*|\1|p' | head -n 1
     return 0
   done
-}
-
-# wanted_bundle KNOWN: asks until the server wants another bundle than that or the time is up; prints the digest it wants. Status 1
-# when there was no answer, 2 when the server has nothing for this machine.
-wanted_bundle() {
-  local answer status digest
-  answer="$(curl -s -w '\n%{http_code}' --max-time $((POLL_WAIT_SECONDS + 20)) --connect-timeout 10 --noproxy '*' \
-    "$KIT_URL/v1/machines/$KIT_MAC/target?bundle=$1&wait=$POLL_WAIT_SECONDS")" || return 1
-  status="${answer##*
-}"
-  case "$status" in
-    200) ;;
-    204 | 4??) return 2 ;;
-    *) return 1 ;;
-  esac
-  digest="$(printf '%s\n' "$answer" | sed -n 's/^bundle \([0-9a-f]\{64\}\)$/\1/p' | head -n 1)"
-  [ -n "$digest" ] || return 2
-  printf '%s\n' "$digest"
 }

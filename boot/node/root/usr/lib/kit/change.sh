@@ -5,10 +5,10 @@
 change_bundle() {
   local digest="$1" started log="$KIT_RUN/bundle.log"
   started="$(seconds_now)"
-  report started '' "bundle $digest"
+  report bundle started '' "bundle $digest"
   if ! fetch_bundle "$digest" >"$log" 2>&1; then
     cat "$log" >&2
-    report failed $(($(seconds_now) - started)) "$(tail -n 1 "$log")" "$log"
+    report bundle failed $(($(seconds_now) - started)) "$(tail -n 1 "$log")" "$log"
     return 1
   fi
   printf '%s\n' "$digest" >"$KIT_APPLYING.new" && mv "$KIT_APPLYING.new" "$KIT_APPLYING"
@@ -49,16 +49,22 @@ follow_up() {
   reasons="$(wc -l <"$KIT_REBOOT_REASONS")"
   [ "$reasons" = 0 ] || changed="$changed; a reboot is needed: $(head -n 1 "$KIT_REBOOT_REASONS")"
   if [ -n "$failed" ]; then
-    report failed $(($(seconds_now) - $1)) "$changed; failed: $failed" "$log"
+    report bundle failed $(($(seconds_now) - $1)) "$changed; failed: $failed" "$log"
   else
-    report 'done' $(($(seconds_now) - $1)) "$changed"
+    report bundle 'done' $(($(seconds_now) - $1)) "$changed"
   fi
 }
 
 # fetch_bundle DIGEST: into KIT_TREES/DIGEST, verified; the reason on standard error as the last line. A failure leaves
-# nothing behind: /run is memory, and all of systemd lives in it.
+# nothing behind: /run is memory, and all of systemd lives in it. On a disk the next start has it from here on: a cut
+# leaves the old one or the new one.
 fetch_bundle() {
   local tar="$KIT_RUN/bundle.new" tree="$KIT_TREES/$1"
+  if [ -n "$KIT_SLOT" ]; then
+    LAY_DIGEST="$1"
+    lay_bundle "$1" && set_slot_fields "$KIT_SLOT" bundle "$1" && note_seconds bundle-changed
+    return
+  fi
   mkdir -p "$KIT_TREES"
   if download_bundle "$1" "$tar" && unpack_bundle "$tar" "$tree.new"; then
     rm -rf "$tar" "${tree:?}" && mv "$tree.new" "$tree"
@@ -66,6 +72,14 @@ fetch_bundle() {
     rm -rf "$tar" "$tree.new"
     return 1
   fi
+}
+
+# fetch_bundle_into DIRECTORY: the tree of LAY_DIGEST; lay_bundle (slot-write.sh) asks for it.
+fetch_bundle_into() {
+  local tar="$KIT_RUN/bundle.$$" status=0
+  download_bundle "$LAY_DIGEST" "$tar" && unpack_bundle "$tar" "$1" || status=1
+  rm -f "$tar"
+  return "$status"
 }
 
 # download_bundle DIGEST FILE
@@ -87,6 +101,8 @@ download_bundle() {
 forget_bundles() {
   local tree
   printf '%s\n' "$1" >"$KIT_APPLIED.new" && mv "$KIT_APPLIED.new" "$KIT_APPLIED"
+  # On a disk the one before it is kept until this one has proven itself (note_good_boot).
+  [ -z "$KIT_SLOT" ] || return 0
   for tree in "$KIT_TREES"/*; do
     [ "${tree##*/}" = "$1" ] || rm -rf "$tree"
   done

@@ -7,6 +7,7 @@ write_issue() {
   text="$(
     printf '%s  %s\n' "$(uname -n)" "$(own_address)"
     printf 'KatesKit image %s, bundle %.12s, machine %s\n' "$KIT_IMAGE" "$(applied_digest)" "$KIT_MAC"
+    [ -z "$KIT_SLOT" ] || slots_line
     printf 'server %s\n' "$KIT_URL"
     [ ! -s "$KIT_REBOOT_REASONS" ] || printf 'a reboot is needed: %s\n' "$(head -n 1 "$KIT_REBOOT_REASONS")"
   )"
@@ -15,4 +16,23 @@ write_issue() {
   # agetty takes a backslash for the start of an escape (agetty(8), ISSUE FILES).
   printf '%s\n\n' "$text" | sed 's/\\/\\\\/g' >"$folder/kit.issue"
   agetty --reload 2>/dev/null || true
+}
+
+# slots_line: `slot a is good, slot b is ready (2025.11.2)`.
+slots_line() {
+  local other
+  other="$(other_slot "$KIT_SLOT")"
+  printf 'slot %s is %s, slot %s is %s\n' "$KIT_SLOT" "$(slot_text "$KIT_SLOT")" "$other" \
+    "$(slot_text "$other")$(slot_field "$other" image | sed 's/.*/ (&)/')"
+}
+
+# slot_text SLOT: its state, and on trial the tries it has left.
+slot_text() {
+  local state tries
+  state="$(slot_state "$1")"
+  tries="$(loader_tries "$1")"
+  case "$state" in
+    trying) printf 'on trial, %s tries left' "${tries:-0}" ;;
+    *) printf '%s' "$state" ;;
+  esac
 }

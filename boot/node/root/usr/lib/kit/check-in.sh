@@ -1,0 +1,81 @@
+# What a check-in says of this machine: what runs, the slots, the trial, drift. Needs api.sh, json.sh, slots.sh.
+# shellcheck shell=dash
+# shellcheck disable=SC2153 # KIT_BOOT is the environment's, or name_boot's
+
+# A body has at most 16 KiB. Each list is cut where it has so many bytes as JSON.
+REASONS_LIMIT_BYTES=4000
+DRIFT_LIMIT_BYTES=6000
+DEFAULT_BAD_REASON='did not come up in 3 tries'
+
+# check_in: status 0 when the server took it. Sets CHECK_IN_STATUS to the HTTP status.
+check_in() {
+  CHECK_IN_STATUS="$(post check-in "$(check_in_body)")"
+  [ "$CHECK_IN_STATUS" = 204 ]
+}
+
+check_in_body() {
+  local address drift
+  address="$(own_address)"
+  printf '{"boot":%s,"phase":"running","image":%s' "$(json_string "$KIT_BOOT")" "$(json_string "$KIT_IMAGE")"
+  printf ',"bundle":%s' "$(json_string "$(applied_digest)")"
+  [ -z "$address" ] || printf ',"address":%s' "$(json_string "$address")"
+  # A machine with more reasons than fit needs its reboot no less.
+  printf ',"rebootReasons":%s' "$(json_lines "$REASONS_LIMIT_BYTES" <"$(existing "$KIT_REBOOT_REASONS")")"
+  [ -z "$KIT_SLOT" ] || slots_body
+  if drift="$(drift_lines)"; then printf ',"drift":%s' "$(printf '%s\n' "$drift" | json_lines "$DRIFT_LIMIT_BYTES")"; fi
+  printf '}'
+}
+
+existing() {
+  if [ -s "$1" ]; then printf '%s' "$1"; else printf /dev/null; fi
+}
+
+# slots_body: of a machine that started from a slot.
+slots_body() {
+  local reason
+  printf ',"slot":"%s","slots":{"a":%s,"b":%s}' "$KIT_SLOT" "$(slot_json a)" "$(slot_json b)"
+  local_checks
+  printf ',"checks":"%s"' "$CHECKS"
+  reason="$(machine_reasons | head -c 500 | tr '\n' ';' | sed 's/;$//; s/;/; /g')"
+  [ -z "$reason" ] || printf ',"reason":%s' "$(json_string "$reason")"
+}
+
+# slot_json SLOT
+slot_json() {
+  local state tries reason
+  state="$(slot_state "$1")"
+  printf '{"state":"%s"' "$state"
+  json_field image "$(slot_field "$1" image | head -c 128)"
+  json_field bundle "$(slot_field "$1" bundle | head -c 64)"
+  tries="$(loader_tries "$1")"
+  [ -z "$tries" ] || printf ',"tries":%d' "$tries"
+  reason="$(slot_field "$1" reason | head -c 300)"
+  if [ "$state" = bad ] && [ -z "$reason" ]; then reason="$DEFAULT_BAD_REASON"; fi
+  json_field reason "$reason"
+  printf '}'
+}
+
+json_field() {
+  [ -z "$2" ] || printf ',"%s":%s' "$1" "$(json_string "$2")"
+}
+
+# machine_reasons: what is wrong here, one a line, the worst first.
+machine_reasons() {
+  slot_field "$KIT_SLOT" reason
+  [ "$CHECKS" != failed ] || printf '%s\n' "$CHECKS_REASON"
+  [ ! -s "$KIT_RUN/powerwash-failed" ] || cat "$KIT_RUN/powerwash-failed"
+  [ ! -s "$KIT_UPDATE/error" ] || cat "$KIT_UPDATE/error"
+  [ ! -s "$KIT_RUN/bundle-held" ] || cat "$KIT_RUN/bundle-held"
+}
+
+# json_lines LIMIT: the lines of standard input as a JSON list of at most so many bytes; each line is cut at 200 bytes.
+json_lines() {
+  local line text='' item
+  while IFS= read -r line; do
+    [ -n "$line" ] || continue
+    item="$(json_string "$(printf '%s' "$line" | head -c 200)")"
+    [ $((${#text} + ${#item})) -lt "$1" ] || break
+    text="$text,$item"
+  done
+  printf '[%s]' "${text#,}"
+}

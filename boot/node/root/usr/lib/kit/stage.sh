@@ -1,0 +1,111 @@
+# Writing a new image into the other slot while the machine runs (docs/disk.md, "Writing a slot"): what kit-update does.
+# Needs fetch.sh, delta.sh, change.sh, slot-write.sh.
+# shellcheck shell=dash
+# shellcheck disable=SC2153,SC2317 # the MANIFEST_ values are manifest.sh's; write_slot calls the functions below
+
+# stage_image SLOT: makes SLOT what WANTED_IMAGE, WANTED_BUNDLE and WANTED_ARGUMENTS say. Status 1 with the reasons on standard
+# error. What lies there already and is whole is not written again.
+stage_image() {
+  local slot="$1"
+  fetch_manifest || return 1
+  if [ "$(slot_field "$slot" state)" = written ] && [ "$(slot_field "$slot" root-hash)" = "$MANIFEST_ROOT_HASH" ] && restage "$slot"; then
+    return 0
+  fi
+  rm -f "$KIT_OVERLAY/slots/$slot.chunks"
+  STAGE_FULL='' STAGE_DELTA=''
+  if ! write_slot "$slot" "$WANTED_BUNDLE" "$WANTED_ARGUMENTS"; then
+    # What was put together is not what was signed: a chunk of the old image is damaged, or a list is wrong.
+    [ -n "$STAGE_DELTA" ] && tail -n 1 "$KIT_UPDATE/log" | grep -q 'root image is damaged' || return 1
+    echo 'the parts do not make the image: fetching all of it'
+    STAGE_FULL=1
+    write_slot "$slot" "$WANTED_BUNDLE" "$WANTED_ARGUMENTS" || return 1
+  fi
+  keep_chunks "$slot"
+}
+
+# fetch_manifest: into KIT_UPDATE, verified; sets the MANIFEST_ values.
+fetch_manifest() {
+  local url="$KIT_URL/images/$WANTED_IMAGE/manifest" file="$KIT_UPDATE/manifest"
+  [ -s "$KIT_RUN/image-key.pub" ] ||
+    { complain "Cannot check image $WANTED_IMAGE: this machine has no key (/run/kit/image-key.pub, which the initrd leaves)" || return 1; }
+  fetch_text "$url" "$file" || return 1
+  if ! fetch_text "$url.sig" "$file.sig"; then
+    complain "Cannot use image $WANTED_IMAGE: the server has no signature of its manifest" || return 1
+  fi
+  verify_manifest "$file" "$file.sig" "$KIT_RUN/image-key.pub" "$KIT_PERSIST/machine/epoch" "$WANTED_IMAGE"
+}
+
+# restage SLOT: the image is there already, from an update before this one. Status 1 when it has to be written after all.
+restage() {
+  local slot="$1" state data hashes
+  state="$(slot_state "$slot")"
+  case "$state" in
+    # Read back when it was written, by this boot or the one before.
+    ready | trying) ;;
+    *)
+      data="$(find_partition "kit-root-$slot")" && hashes="$(find_partition "kit-verity-$slot")" &&
+        check_slot_root "$slot" "$data" "$hashes" "$MANIFEST_ROOT_HASH" "$MANIFEST_ROOT_SIZE" || return 1
+      ;;
+  esac
+  loader_forget "$slot" && put_boot_file "$slot" vmlinuz && put_boot_file "$slot" initrd.img && may_be_arguments "$WANTED_ARGUMENTS" &&
+    lay_bundle "$WANTED_BUNDLE" || return 1
+  # The trial before is over, and so is what was known of its bundle.
+  set_slot_fields "$slot" image "$MANIFEST_VERSION" epoch "$MANIFEST_EPOCH" bundle "$WANTED_BUNDLE" arguments "$WANTED_ARGUMENTS" \
+    reason '' bundle-good '' held '' || return 1
+  rm -f "$KIT_OVERLAY/slots/$slot.attempts"
+  slot_progress "slot $slot: had the image already, is ready"
+}
+
+# fetch_root DEVICE: by a delta where that pays.
+fetch_root() {
+  local status url="$KIT_URL/images/$WANTED_IMAGE/root.squashfs"
+  STAGE_DELTA=''
+  if [ -z "$STAGE_FULL" ] && prepare_delta; then
+    STAGE_DELTA=1
+    slot_progress "fetches $(delta_bytes "$KIT_UPDATE/plan") of $MANIFEST_ROOT_SIZE bytes of the root image, copies the others"
+    apply_delta "$KIT_UPDATE/plan" "$(find_partition "kit-root-$KIT_SLOT")" "$url" "$1"
+    status=$?
+    [ "$status" = 2 ] || return "$status"
+  fi
+  STAGE_DELTA=''
+  slot_progress 'fetches all of the root image'
+  fetch_range "$url" 0 "$MANIFEST_ROOT_SIZE" "$1" 0
+}
+
+# prepare_delta: KIT_UPDATE/plan, when both images are known by their chunks and it pays.
+prepare_delta() {
+  local old="$KIT_OVERLAY/slots/$KIT_SLOT.chunks" new="$KIT_UPDATE/new.chunks" size
+  size="$(slot_field "$KIT_SLOT" root-size)"
+  rm -f "$new" "$KIT_UPDATE/plan"
+  fetch_text "$KIT_URL/images/$WANTED_IMAGE/root.chunks" "$new" || return 1
+  is_chunk_list "$new" "$MANIFEST_ROOT_SIZE" || { complain "root.chunks of $WANTED_IMAGE is no list of its image" || return 1; }
+  if ! is_chunk_list "$old" "$size"; then
+    old="$KIT_UPDATE/old.chunks"
+    fetch_text "$KIT_URL/images/$KIT_IMAGE/root.chunks" "$old" || return 1
+    is_chunk_list "$old" "$size" || { complain "root.chunks of $KIT_IMAGE is no list of the image in slot $KIT_SLOT" || return 1; }
+  fi
+  plan_delta "$old" "$new" >"$KIT_UPDATE/plan" && delta_pays "$KIT_UPDATE/plan" "$MANIFEST_ROOT_SIZE"
+}
+
+# fetch_part NAME FILE
+fetch_part() {
+  fetch_range "$KIT_URL/images/$WANTED_IMAGE/$1" 0 "$(manifest_size "$1")" "$2" 0
+}
+
+# keep_chunks SLOT: for the update after this one, when the server may have this image no more. It does without, if need be.
+keep_chunks() {
+  local file="$KIT_OVERLAY/slots/$1.chunks"
+  is_chunk_list "$KIT_UPDATE/new.chunks" "$MANIFEST_ROOT_SIZE" || return 0
+  { cp "$KIT_UPDATE/new.chunks" "$file.new" && sync "$file.new" && mv "$file.new" "$file"; } || rm -f "$file.new"
+}
+
+slot_progress() {
+  echo "$*"
+}
+
+# fetched_text: `fetched 1.3 of 105.2 MB, 1.2 %`: of what the image's files have.
+fetched_text() {
+  printf '%s' "${MANIFEST_FILES:-}" | awk -v fetched="$(fetched_bytes)" '
+    $1 ~ /^(root\.squashfs|root\.verity|vmlinuz|initrd\.img)$/ { all += $2 }
+    END { if (all) printf "fetched %.1f of %.1f MB, %.1f %%\n", fetched / 1e6, all / 1e6, fetched * 100 / all }'
+}
