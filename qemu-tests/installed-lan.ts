@@ -5,7 +5,7 @@ import { mkdtemp, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
 import type { LabMachine } from '#lab/lab-machines.ts'
-import type { DiskSpec } from '#lab/qemu.ts'
+import type { DiskSpec, MachineSpec } from '#lab/qemu.ts'
 import type { Vm } from '#lab/vm.ts'
 import { commandOutput } from '#lib/process.ts'
 import { cacheFolder } from '#setup/base-image.ts'
@@ -37,13 +37,13 @@ export function machineDisk(lan: TestLan, machine: LabMachine): DiskSpec {
   }
 }
 
-/** On the UEFI machine the disk comes first, on the BIOS machine the network: both are found in the field. */
-export function startFromDisk(lan: TestLan, machine: LabMachine): Promise<Vm> {
-  return lan.powerOn(machine, {
+/** A machine with its disk, from which it starts when there is something to start. */
+export function withDisk(lan: TestLan, machine: LabMachine) {
+  return {
     disks: [machineDisk(lan, machine)],
     bootOrder: 'disk-first',
     memoryMiB: MEMORY_MIB,
-  })
+  } as const satisfies Partial<MachineSpec>
 }
 
 export const INSTALLED_FILES: ProfileFiles = {
@@ -77,7 +77,7 @@ export async function keepInstalled(lan: TestLan): Promise<void> {
 async function makeSnapshot(t: Surroundings, folder: string): Promise<void> {
   t.log(`installs the machines, for ${folder} is not there`)
   const lan = await startTestLan(t, { mode: 'server', files: INSTALLED_FILES })
-  const vms = await Promise.all([UEFI, BIOS].map((machine) => startFromDisk(lan, machine)))
+  const vms = await Promise.all([UEFI, BIOS].map((machine) => lan.powerOn(machine, withDisk(lan, machine))))
   await Promise.all([UEFI, BIOS].map(({ mac }) => lan.waitFor('slot-good', mac)))
   await switchOff(lan, vms)
   await keepInstalled(lan)
