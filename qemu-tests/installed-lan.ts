@@ -10,6 +10,7 @@ import type { Vm } from '#lab/vm.ts'
 import { commandOutput } from '#lib/process.ts'
 import { cacheFolder } from '#setup/base-image.ts'
 
+import { FAILURE_FILE } from './image-variants.ts'
 import { machineFiles, type ProfileFiles } from './profile-files.ts'
 import {
   BIOS,
@@ -46,10 +47,16 @@ export function withDisk(lan: TestLan, machine: LabMachine) {
   } as const satisfies Partial<MachineSpec>
 }
 
+/** Enough for a good boot on two emulated cores, and no more than a bad one is to be waited for. */
+const AGENT_SETTINGS = 'TRIAL_SECONDS=240\nGRACE_SECONDS=30\n'
+
 export const INSTALLED_FILES: ProfileFiles = {
+  'defaults/root/etc/kit/agent.conf': AGENT_SETTINGS,
+  'defaults/root/etc/kit/persist': '/srv/kept\n',
   'roles/worker/root/etc/kit-test/role': 'worker\n',
-  ...machineFiles(UEFI.mac, { role: 'worker\n' }),
-  ...machineFiles(BIOS.mac, { role: 'worker\n' }),
+  // How the bad one of the images fails on them (image-variants.ts).
+  ...machineFiles(UEFI.mac, { role: 'worker\n', [`root${FAILURE_FILE}`]: 'panic\n' }),
+  ...machineFiles(BIOS.mac, { role: 'worker\n', [`root${FAILURE_FILE}`]: 'mute\n' }),
 }
 
 /** The machines are off. */

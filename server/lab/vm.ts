@@ -37,6 +37,8 @@ export interface Vm {
   /** What it has said since it was switched on. */
   readonly serial: SerialLog
   readonly poweredOnMs: number
+  /** The end of its network cable in the lab's namespace: what it counts is what went over the wire. */
+  readonly tap: string
   /** Resolves when QEMU has ended, with how. */
   readonly exited: Promise<string>
   /** Waits for a line on the serial console; throws KitError with the console's last lines after `timeoutMs`. */
@@ -68,6 +70,7 @@ export async function createVm(place: VmPlace, spec: MachineSpec): Promise<Vm> {
     files,
     serial,
     poweredOnMs,
+    tap: place.tap,
     exited: qemu.exited,
     waitFor: (pattern, timeoutMs) => serial.waitFor(pattern, timeoutMs),
     type: (text) => typeOn(files.serialSocket, text),
