@@ -61,7 +61,7 @@ export async function nameSource(source: string): Promise<SourceName> {
     return { kind: found.isDirectory() ? 'folder' : 'tar', shown: source, location, key: key(location) }
   } catch (error) {
     const code = systemErrorCode(error)
-    if (code === undefined) throw error
+    if (code === undefined || error instanceof KitError) throw error
     throw cannot(code === 'ENOENT' || code === 'ENOTDIR' ? 'there is no such file or folder' : code)
   }
 }

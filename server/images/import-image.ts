@@ -10,7 +10,7 @@ import { type BuildFile, type BuildManifest, isSameBuild, parseBuild } from './b
 import { readContent } from './file-bytes.ts'
 import type { ImageRecord } from './image-record.ts'
 import { type ImageSource, openSource, type SourceName } from './image-source.ts'
-import { makeServedFiles } from './served-files.ts'
+import { INITRD, makeServedFiles, takeBuiltInitrd } from './served-files.ts'
 import type { SigningKey } from './signing-key.ts'
 import type { StoreFolder } from './store-folder.ts'
 
@@ -83,7 +83,11 @@ async function bringFile(file: BuildFile, source: ImageSource, options: Bringing
   const { store, incoming, meter, name, signal } = options
   const target = join(incoming, file.sha256)
   meter.begin(file)
-  if ((await isWhole(file, target)) || (await store.lend(file, target))) {
+  if (
+    (await isWhole(file, target)) ||
+    (await store.lend(file, target)) ||
+    (await lendInitrd(file, options))
+  ) {
     meter.end(file)
     return
   }
@@ -98,6 +102,15 @@ async function bringFile(file: BuildFile, source: ImageSource, options: Bringing
     })
   }
   meter.end(file)
+}
+
+/** The store has every initrd with a key in it only; images that differ elsewhere often share it. */
+async function lendInitrd(file: BuildFile, { store, incoming }: Bringing): Promise<boolean> {
+  if (file.name !== INITRD) return false
+  const isSame = ({ name, sha256 }: BuildFile) => name === INITRD && sha256 === file.sha256
+  const lender = store.records.find(({ build }) => build.files.some(isSame))
+  const served = lender?.files.find(({ name }) => name === INITRD)
+  return served !== undefined && takeBuiltInitrd(file, store.fileOf(served.sha256), incoming)
 }
 
 async function isWhole({ sizeBytes, sha256 }: BuildFile, target: string): Promise<boolean> {
