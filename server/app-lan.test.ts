@@ -10,8 +10,8 @@ import { promisify } from 'node:util'
 
 import test, { type ExecutionContext } from 'ava'
 
-import { systemClock } from '#lib/clock.ts'
-import { type Log, silentLog } from '#lib/log.ts'
+import { type Clock, systemClock } from '#lib/clock.ts'
+import { silentLog } from '#lib/log.ts'
 import type { Event } from '#machine/event.ts'
 import type { MachineView } from '#machine/ports.ts'
 import { curl } from '#testing/http-fixture.ts'
@@ -26,6 +26,7 @@ const KNOWN = '02-4b-69-74-00-01'
 const UNKNOWN = '02-4b-69-74-00-99'
 
 const TREE = {
+  'profiles/defaults/boot': 'live\n',
   'profiles/defaults/root/etc/motd': 'one\n',
   'profiles/roles/worker/kernel-arguments': 'quiet\n',
   [`profiles/machines/${KNOWN}/role`]: 'worker\n',
@@ -73,7 +74,7 @@ async function makeHome(t: ExecutionContext, tree: Files = TREE): Promise<string
   return home
 }
 
-function makeApp(home: string, log: Log = silentLog): Promise<App> {
+function makeApp(home: string, clock: Clock = systemClock): Promise<App> {
   const overrides = {
     'dhcp/interface': 'br0',
     'images/import': 'images',
@@ -82,8 +83,8 @@ function makeApp(home: string, log: Log = silentLog): Promise<App> {
   return createApp({
     config: loadConfig({ cwd: home, env: {}, overrides }),
     version: '1.2.3',
-    clock: systemClock,
-    log,
+    clock,
+    log: silentLog,
   })
 }
 
@@ -116,11 +117,12 @@ function say(mac: string, what: string, body: unknown): Promise<string> {
 
 const target = (mac: string, query: string) => curl(`${BASE}/v1/machines/${mac}/target?${query}`)
 
+/** What a target says of one thing. */
+const lineOf = (text: string, name: string) => new RegExp(`^${name} (.*)$`, 'm').exec(text)?.[1] ?? ''
+
 /** Resolves, with the answer to come, once the server has the question: what follows wakes the one who waits. */
-async function awaitTarget(mac: string, bundle: string): Promise<{ readonly answer: Promise<string> }> {
-  const answer = fetch(`${BASE}/v1/machines/${mac}/target?bundle=${bundle}&wait=15`).then((response) =>
-    response.text(),
-  )
+async function awaitTarget(mac: string, known: string): Promise<{ readonly answer: Promise<string> }> {
+  const answer = target(mac, `known=${known}&wait=15`)
   await curl(`${BASE}/healthz`)
   return { answer }
 }
@@ -155,13 +157,13 @@ test.serial(
   'stop() leaves nothing open, waits for a start under way, and frees what createApp() could not use',
   async (t) => {
     const home = await makeHome(t)
-    const log = {
-      ...silentLog,
-      info: () => {
-        throw new Error('a log that breaks')
+    const clock = {
+      ...systemClock,
+      monotonicMs: () => {
+        throw new Error('a clock that breaks')
       },
     }
-    await t.throwsAsync(makeApp(home, log), { message: 'a log that breaks' })
+    await t.throwsAsync(makeApp(home, clock), { message: 'a clock that breaks' })
     const app = await makeApp(home)
     const starting = app.start()
     await app.stop()
@@ -203,9 +205,11 @@ test.serial('a machine boots, runs, takes over a changed bundle, and is known af
     wantedBundle: bundle,
   })
 
-  const waiting = await awaitTarget(KNOWN, bundle)
+  const now = await target(KNOWN, `boot=${boot}`)
+  t.deepEqual([lineOf(now, 'image'), lineOf(now, 'bundle'), lineOf(now, 'good')], ['0.1.0', bundle, 'yes'])
+  const waiting = await awaitTarget(KNOWN, `${lineOf(now, 'tag')}&boot=${boot}`)
   await writeFiles(home, { 'profiles/roles/worker/root/etc/role': 'worker\n' })
-  const [, changed = ''] = /^image 0\.1\.0\nbundle ([0-9a-f]{64})\n$/.exec(await waiting.answer) ?? []
+  const changed = lineOf(await waiting.answer, 'bundle')
   t.not(changed, bundle)
   t.deepEqual(await download(`/bundles/${changed}.tar`), { digest: changed, names: 'etc etc/motd etc/role' })
   t.is((await download(`/bundles/${bundle}.tar`)).digest, bundle, 'the one before is still there')
@@ -215,9 +219,11 @@ test.serial('a machine boots, runs, takes over a changed bundle, and is known af
   await serve(t, home)
   t.like(await machineOf(home, KNOWN), { state: 'running', bundleDigest: changed, wantedBundle: changed })
   t.is(await say(KNOWN, 'check-in', { boot, phase: 'running', bundle: changed }), '204')
-  t.is(await target(KNOWN, `bundle=${bundle}&wait=15`), `image 0.1.0\nbundle ${changed}\n`)
+  t.is(lineOf(await target(KNOWN, `known=${lineOf(now, 'tag')}&wait=15`), 'bundle'), changed)
   t.deepEqual(await kindsOf(home), {
     'server-started': 2,
+    'image-imported': 1,
+    'channel-promoted': 1,
     'machine-discovered': 1,
     'boot-script-sent': 1,
     'checked-in': 2,
@@ -236,7 +242,7 @@ test.serial('an unknown machine goes on to its disk until a person gives it a ro
   t.like(await machineOf(home, UNKNOWN), { state: 'discovered', firmware: 'uefi-x64' })
   const waiting = await awaitTarget(UNKNOWN, '')
   await api(home, `/machines/${UNKNOWN}/role`, '-X', 'PUT', '-d', '{"role": "worker"}')
-  t.regex(await waiting.answer, /^image 0\.1\.0\nbundle /)
+  t.is(lineOf(await waiting.answer, 'image'), '0.1.0')
   t.is(argumentsOf(await script(UNKNOWN)).get('kit.mac'), UNKNOWN)
   t.is((await kindsOf(home))['role-assigned'], 1)
   t.is(await target('02-4b-69-74-00-77', 'wait=0'), '', 'never seen')
@@ -252,7 +258,7 @@ test.serial(
     }
     const mended = await awaitTarget(KNOWN, '')
     await writeFiles(home, { 'profiles/roles/worker/boot': 'live' })
-    t.regex(await mended.answer, /^image/)
+    t.is(lineOf(await mended.answer, 'image'), '0.1.0')
     t.true(argumentsOf(await script(KNOWN)).has('kit.boot'))
 
     // Another machine, so that there is no bundle that was good before.

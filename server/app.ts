@@ -9,20 +9,16 @@ import { createDhcpService, type DhcpService } from '#dhcp/service.ts'
 import { type BootScripts, loadBootScripts } from '#http/boot-scripts.ts'
 import { createHttpService } from '#http/http-service.ts'
 import type { ListenOn } from '#http/listener.ts'
-import { createImageCatalog } from '#images/catalog.ts'
+import { createImageStore } from '#images/store.ts'
 import { writeFileAtomically } from '#lib/atomic-file.ts'
 import type { Clock } from '#lib/clock.ts'
 import { describeError } from '#lib/errors.ts'
 import { ANY_IPV4, type Ipv4 } from '#lib/ipv4.ts'
-import { createKeyedQueue } from '#lib/keyed-queue.ts'
 import type { Log } from '#lib/log.ts'
-import type { Mac } from '#lib/mac.ts'
 import { type Service, startAll, stopAll } from '#lib/service.ts'
 import { hostnameOf } from '#machine/boot-plan.ts'
-import { Desk } from '#machine/desk.ts'
 import { LOADERS } from '#machine/loaders.ts'
-import type { Images } from '#machine/ports.ts'
-import { Roster } from '#machine/roster.ts'
+import type { ImageStore, Images } from '#machine/ports.ts'
 import { createMdnsService } from '#mdns/advertise.ts'
 import { createOverlays, type Overlays } from '#overlays/overlays.ts'
 import { createProfileTree, type ProfileTree } from '#profiles/tree.ts'
@@ -34,6 +30,7 @@ import { autoexecRoute, firstRoute, loaderRoute } from '#tftp/routes.ts'
 import { createTftpService } from '#tftp/service.ts'
 
 import type { Config } from './config.ts'
+import { createDomain, type Domain } from './domain.ts'
 import { createProfileFollower } from './profile-follower.ts'
 import { Reservations } from './reservations.ts'
 import { findServedNetwork } from './served-network.ts'
@@ -59,16 +56,17 @@ export interface App {
   stop(): Promise<void>
 }
 
+interface Adapters {
+  readonly tree: ProfileTree
+  readonly overlays: Overlays
+  readonly images: ImageStore & Images & Service
+}
+
 /** What all parts are made of. */
-interface Parts extends AppOptions {
+interface Parts extends AppOptions, Adapters, Domain {
   readonly network: NetworkInterface
   readonly baseUrl: string
   readonly store: Store
-  readonly tree: ProfileTree
-  readonly overlays: Overlays
-  readonly images: Images
-  readonly roster: Roster
-  readonly desk: Desk
   readonly reservations: Reservations
   readonly scripts: BootScripts
 }
@@ -81,7 +79,10 @@ export async function createApp(options: AppOptions): Promise<App> {
   const scripts = await loadBootScripts(SCRIPT_TEMPLATES, { baseUrl })
   const store = await openStore({ file: join(config.values['state/directory'], 'kateskit.db'), clock, log })
   try {
-    const parts = { ...options, network, baseUrl, scripts, store, ...createDomain(options, store) }
+    const adapters = createAdapters(options, store)
+    const domain = createDomain({ ...adapters, store, clock, log, baseUrl })
+    const reservations = new Reservations(adapters.tree)
+    const parts = { ...options, ...adapters, ...domain, network, baseUrl, scripts, store, reservations }
     return composeApp(parts, createServices(parts))
   } catch (error) {
     await store.close()
@@ -89,11 +90,14 @@ export async function createApp(options: AppOptions): Promise<App> {
   }
 }
 
-function composeApp({ roster, store, network, baseUrl, version }: Parts, services: readonly Service[]): App {
+function composeApp(
+  { loadDomain, store, network, baseUrl, version }: Parts,
+  services: readonly Service[],
+): App {
   const { tokens, events } = store
   let starting: Promise<void> | undefined
   const start = async () => {
-    await roster.load()
+    await loadDomain()
     await startAll(services)
     const message = `version ${version} answers on ${network.name} at ${baseUrl}`
     await events.append({ kind: 'server-started', message })
@@ -130,9 +134,8 @@ function reachableIp(config: Config, networkIp: Ipv4): Ipv4 {
   return address === undefined || address === ANY_IPV4 ? networkIp : address
 }
 
-function createDomain({ config, clock, log }: AppOptions, store: Store) {
+function createAdapters({ config, clock, log }: AppOptions, { events }: Store): Adapters {
   const { values } = config
-  const { events, machines } = store
   const tree = createProfileTree({ directory: values['profiles/directory'], events, log, clock })
   const overlays = createOverlays({
     directory: values['bundles/directory'],
@@ -140,27 +143,28 @@ function createDomain({ config, clock, log }: AppOptions, store: Store) {
     events,
     log,
   })
-  const images = createImageCatalog({ directory: values['images/import'] ?? values['images/directory'], log })
-  const shared = {
-    machines,
+  const importAtStart = values['images/import']
+  const images = createImageStore({
+    directory: values['images/directory'],
+    keysDirectory: values['keys/directory'],
+    ...(importAtStart !== undefined && { importAtStart }),
     events,
-    profiles: tree,
-    bundles: overlays,
-    queue: createKeyedQueue<Mac>(),
     clock,
-  }
-  const roster = new Roster(shared)
-  const desk = new Desk({ ...shared, roster, images, log })
-  return { tree, overlays, images, roster, desk, reservations: new Reservations(tree) }
+    log,
+  })
+  return { tree, overlays, images }
 }
 
 /** In the order they start: what others ask comes before those who are asked from outside. */
 function createServices(parts: Parts): readonly Service[] {
-  const { config, tree } = parts
+  const { config, tree, images, rollouts, releaseFollower, profilesChanged } = parts
   const dhcp = createDhcp(parts)
   return [
-    createProfileFollower(parts),
+    createProfileFollower({ ...parts, onFollowed: profilesChanged }),
     tree,
+    images,
+    releaseFollower,
+    rollouts,
     createHttp(parts, dhcp),
     createTftp(parts),
     ...(dhcp === undefined ? [] : [dhcp]),
@@ -170,6 +174,7 @@ function createServices(parts: Parts): readonly Service[] {
 
 function createHttp(parts: Parts, dhcp: DhcpService | undefined): Service {
   const { config, network, store, desk, roster, tree, overlays, images, scripts, clock, log, version } = parts
+  const { releases, powerwashes } = parts
   const { values } = config
   const extra = values['http/extra-socket']
   const listen: ListenOn[] = [
@@ -185,6 +190,9 @@ function createHttp(parts: Parts, dhcp: DhcpService | undefined): Service {
     problems: () => [...tree.problems(), ...overlays.problems()],
     bundles: overlays,
     images,
+    imageStore: images,
+    releases,
+    powerwashes,
     scripts,
     events: store.events,
     leases: store.leases,

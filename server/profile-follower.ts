@@ -14,14 +14,15 @@ export interface FollowerParts {
   readonly tree: Pick<Profiles, 'profileFor' | 'machines'> & { onChange(listener: () => void): () => void }
   readonly overlays: Pick<Overlays, 'refresh'>
   readonly roster: { macs(): readonly Mac[] }
-  readonly desk: { announceTargetChange(): void }
+  /** The machines have their new bundles. */
+  readonly onFollowed: () => Promise<void>
   readonly reservations: Pick<Reservations, 'refresh'>
   readonly log: Log
 }
 
 /** Starts before the tree and stops after it, so that no change is missed and none comes too late. */
 export function createProfileFollower(parts: FollowerParts): Service {
-  const { tree, overlays, roster, desk, reservations, log } = parts
+  const { tree, overlays, roster, onFollowed, reservations, log } = parts
   let unsubscribe = () => {}
   let latest: Promise<void> = Promise.resolve()
   /** However many changes come while one is followed, they share the one run after it. */
@@ -32,7 +33,7 @@ export function createProfileFollower(parts: FollowerParts): Service {
       // Machines that were never seen too: what is wrong with their overlay is told before they boot by it.
       const macs = new Set([...roster.macs(), ...tree.machines()])
       await overlays.refresh([...macs].filter((mac) => tree.profileFor(mac).role !== undefined))
-      desk.announceTargetChange()
+      await onFollowed()
     },
   )
   return {

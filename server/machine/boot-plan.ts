@@ -1,15 +1,33 @@
-// What a machine that netboots shall do: decided from its profile and what the server has to give.
+// What a machine that netboots shall do: decided from its profile, what is known of it, and what the server has to give.
 
 import type { Mac } from '#lib/mac.ts'
 import { macToPath } from '#lib/mac.ts'
 
-import type { Bundle, Image, Target } from './ports.ts'
+import type { ImageChoice } from './image-choice.ts'
+import type { Machine } from './machine.ts'
+import type { BootWish, Bundle, Image } from './ports.ts'
+import { findPowerwash } from './powerwash.ts'
 import type { Profile } from './profile.ts'
+
+interface ImagePlanOf<Kind extends string> {
+  readonly kind: Kind
+  readonly image: Image
+  readonly bundle: Bundle
+  readonly profile: Profile
+}
+
+/** A boot into an image of ours. */
+export type ImagePlan =
+  | ImagePlanOf<'live'>
+  | ImagePlanOf<'install'>
+  | ImagePlanOf<'powerwash'>
+  | ImagePlanOf<'powerwash-all'>
 
 /** `reason` is one line for the machine's console. */
 export type BootPlan =
-  | { readonly kind: 'live'; readonly image: Image; readonly bundle: Bundle; readonly profile: Profile }
-  | { readonly kind: 'local-disk'; readonly reason: string }
+  | ImagePlan
+  /** `menu`: it is installed, and whoever sits at the console may choose a powerwash instead. */
+  | { readonly kind: 'local-disk'; readonly reason: string; readonly menu?: true }
   | { readonly kind: 'hold'; readonly reason: string }
 
 export type BootPlanKind = BootPlan['kind']
@@ -19,38 +37,59 @@ export type BundleOutcome =
   | { readonly kind: 'made'; readonly bundle: Bundle }
   | { readonly kind: 'refused'; readonly reason: string }
 
+export interface BootFacts {
+  readonly profile: Profile
+  /** Undefined for one that was never seen. */
+  readonly machine: Machine | undefined
+  readonly image: ImageChoice
+  readonly bundle: BundleOutcome
+  readonly wish?: BootWish
+}
+
+type Intent = ImagePlan['kind'] | Extract<BootPlan, { kind: 'local-disk' | 'hold' }>
+
+export function decideBootPlan(facts: BootFacts): BootPlan {
+  const { profile, image, bundle } = facts
+  const intent = decideIntent(facts)
+  if (typeof intent !== 'string') return intent
+  if (image.kind === 'none') return hold(image.reason)
+  if (intent !== 'live' && image.image.rootHash === undefined) {
+    return hold(`image ${image.image.version} has no root hash, so it cannot be installed, only booted live`)
+  }
+  if (bundle.kind === 'refused') return hold(bundle.reason)
+  return { kind: intent, image: image.image, bundle: bundle.bundle, profile }
+}
+
 /** A machine without a role always goes on to its own disk: nothing is ever written to it. */
-export function decideBootPlan(profile: Profile, image: Image | undefined, outcome: BundleOutcome): BootPlan {
+function decideIntent({ profile, machine, wish }: BootFacts): Intent {
   if (profile.role === undefined) {
     return { kind: 'local-disk', reason: 'this machine has no role yet: kateskit assign <mac> <role>' }
   }
-  if (profile.broken !== undefined) return { kind: 'hold', reason: profile.broken }
+  if (profile.broken !== undefined) return hold(profile.broken)
   const wanted = profile.settings.get('boot')?.value
+  if (wanted === 'hold') return hold('the setting boot is hold')
+  const powerwash = findPowerwash({ profile, machine, wish })
+  if (powerwash !== undefined) return powerwash
+  if (wanted === 'live') return 'live'
+  // What has begun to be made new has nothing else to start from.
+  if (machine?.isInstalled === false) return 'install'
   if (wanted === 'local-disk') return { kind: 'local-disk', reason: 'the setting boot is local-disk' }
-  if (wanted === 'hold') return { kind: 'hold', reason: 'the setting boot is hold' }
-  if (image === undefined) return { kind: 'hold', reason: 'the server has no image yet' }
-  if (outcome.kind === 'refused') return { kind: 'hold', reason: outcome.reason }
-  return { kind: 'live', image, bundle: outcome.bundle, profile }
+  if (machine?.isInstalled !== true || !maySlotStart(machine)) return 'install'
+  return { kind: 'local-disk', reason: 'this machine is installed', menu: true }
 }
 
-/** What a running machine should have. The setting `boot` speaks of the next netboot only, so it changes nothing here. */
-export function decideTarget(
-  profile: Profile,
-  image: Image | undefined,
-  outcome: BundleOutcome,
-): Target | undefined {
-  if (profile.role === undefined || profile.broken !== undefined) return undefined
-  if (image === undefined || outcome.kind === 'refused') return undefined
-  return {
-    imageVersion: image.version,
-    bundleDigest: outcome.bundle.digest,
-    mayStage: false,
-    mayReboot: false,
-    isGood: true,
-    powerwash: false,
-    rateKiBps: 0,
-    arguments: '',
-  }
+/** A machine that has said that both slots are of no use comes back here from its disk again and again. */
+function maySlotStart({ slots }: Machine): boolean {
+  if (slots === undefined) return true
+  return [slots.a, slots.b].some(({ state }) => state === 'ready' || state === 'trying' || state === 'good')
+}
+
+function hold(reason: string): Extract<BootPlan, { kind: 'hold' }> {
+  return { kind: 'hold', reason }
+}
+
+export function isImagePlan(plan: BootPlan): plan is ImagePlan {
+  return plan.kind !== 'local-disk' && plan.kind !== 'hold'
 }
 
 /** `kit-34-56-78` for a machine that was given no name. */
@@ -58,25 +97,46 @@ export function hostnameOf(mac: Mac, profile: Profile): string {
   return profile.settings.get('hostname')?.value ?? `kit-${macToPath(mac).slice(9)}`
 }
 
-/** The kernel command line of a live boot (docs/ports-and-endpoints.md). Public by nature. */
-export function liveKernelArguments(
-  plan: Extract<BootPlan, { kind: 'live' }>,
-  boot: { readonly id: string; readonly baseUrl: string },
-): string {
+export interface BootWords {
+  readonly id: string
+  /** No slash at the end. */
+  readonly baseUrl: string
+  readonly nowMs: number
+}
+
+/** The kernel command line of a netboot (docs/ports-and-endpoints.md). Public by nature. */
+export function kernelArguments(plan: ImagePlan, boot: BootWords): string {
   const { image, bundle, profile } = plan
   const root = image.files.get('root.squashfs')
+  return [
+    `kit.plan=${plan.kind}`,
+    `kit.boot=${boot.id}`,
+    `kit.image=${image.version}`,
+    ...(plan.kind === 'live' ? [`kit.root-sha256=${root?.sha256}`, `kit.root-size=${root?.sizeBytes}`] : []),
+    `kit.bundle=${bundle.digest}`,
+    `kit.time=${Math.floor(boot.nowMs / 1000)}`,
+    'panic=10',
+    diskArguments(profile, boot.baseUrl),
+  ].join(' ')
+}
+
+/** What a slot's kernel command line has beside what the machine knows itself (docs/disk.md, "Starting from the disk"). */
+export function diskArguments(profile: Profile, baseUrl: string): string {
   const consoles = profile.settings.get('console')?.value.split(' ') ?? []
   const extra = profile.settings.get('kernel-arguments')?.value
   return [
-    ...consoles.map((name) => `console=${name}`),
-    `kit.url=${boot.baseUrl}`,
+    `kit.url=${baseUrl}`,
     `kit.mac=${macToPath(profile.mac)}`,
-    `kit.boot=${boot.id}`,
-    `kit.image=${image.version}`,
-    `kit.root-sha256=${root?.sha256}`,
-    `kit.root-size=${root?.sizeBytes}`,
-    `kit.bundle=${bundle.digest}`,
     `systemd.hostname=${hostnameOf(profile.mac, profile)}`,
+    ...consoles.map((name) => `console=${name}`),
     ...(extra === undefined ? [] : [extra]),
   ].join(' ')
+}
+
+/** Goes when server/http/boot-scripts.ts uses kernelArguments(). */
+export function liveKernelArguments(
+  plan: ImagePlanOf<'live'>,
+  boot: { readonly id: string; readonly baseUrl: string },
+): string {
+  return kernelArguments(plan, { ...boot, nowMs: Date.now() })
 }

@@ -1,46 +1,52 @@
-// Where machines come with a question or a report: which boot, how far, what next.
+// Where machines come with a question or a report: which boot, which disk, how far, what next.
 
 import { randomBytes } from 'node:crypto'
+import { isDeepStrictEqual } from 'node:util'
 
 import type { Clock } from '#lib/clock.ts'
-import { describeError, KitError } from '#lib/errors.ts'
+import { KitError } from '#lib/errors.ts'
 import type { KeyedQueue } from '#lib/keyed-queue.ts'
-import type { Log } from '#lib/log.ts'
 import type { Mac } from '#lib/mac.ts'
 
-import { type BootPlan, type BundleOutcome, decideBootPlan, decideTarget } from './boot-plan.ts'
-import { decideCheckIn } from './check-in.ts'
+import { type BootPlan, decideBootPlan, diskArguments, isImagePlan } from './boot-plan.ts'
+import { decideCheckIn, findDoubt } from './check-in.ts'
+import type { Consultant, Consultation } from './consultant.ts'
+import { decideDiskPlan } from './disk-plan.ts'
 import type { EventKind, NewEvent } from './event.ts'
+import type { Fleet } from './fleet.ts'
 import type { Boot, Machine, SlotName } from './machine.ts'
 import type {
   BootOffer,
-  Bundles,
+  BootWish,
   CheckIn,
   DiskPlan,
   DiskReport,
   EventLog,
-  Images,
   MachineDesk,
   MachineStore,
-  Profiles,
   Sighting,
   StepReport,
   Target,
 } from './ports.ts'
-import type { Profile } from './profile.ts'
+import { powerwashWord } from './powerwash.ts'
 import { Repeats } from './repeats.ts'
+import type { Rollouts } from './rollouts.ts'
 import type { Roster } from './roster.ts'
+import { decideTarget } from './target.ts'
 
 export interface DeskOptions {
   readonly roster: Roster
   readonly machines: MachineStore
   readonly events: EventLog
-  readonly profiles: Profiles
-  readonly bundles: Bundles
-  readonly images: Images
+  readonly consultant: Consultant
+  readonly fleet: Fleet
+  readonly rollouts: Rollouts
+  /** Whether an image is here and has not failed. */
+  readonly isSound: (version: string) => boolean
   readonly queue: KeyedQueue<Mac>
   readonly clock: Clock
-  readonly log: Log
+  /** What machines reach the server by; no slash at the end. */
+  readonly baseUrl: string
 }
 
 const STEP_EVENTS = {
@@ -49,35 +55,36 @@ const STEP_EVENTS = {
   failed: 'step-failed',
 } as const satisfies Record<StepReport['status'], EventKind>
 
-const NO_ROLE: BundleOutcome = { kind: 'refused', reason: 'without a role there is no bundle' }
-
 export class Desk implements MachineDesk {
   readonly #options: DeskOptions
   readonly #targetListeners = new Set<() => void>()
-  /** A machine on hold asks twice a minute, and one whose check-in is refused about as often. */
+  /** A machine on hold asks twice a minute, and one whose check-in or disks are refused about as often. */
   readonly #holds = new Repeats()
   readonly #refusals = new Repeats()
+  readonly #diskRefusals = new Repeats()
 
   constructor(options: DeskOptions) {
     this.#options = options
   }
 
-  async offerBoot(mac: Mac, sighting: Sighting): Promise<BootOffer> {
-    const { roster, images, queue } = this.#options
+  async offerBoot(mac: Mac, sighting: Sighting, wish?: BootWish): Promise<BootOffer> {
+    const { roster, queue, consultant } = this.#options
     await roster.seen(mac, sighting)
-    const { profile, outcome } = await this.#consult(mac)
-    const plan = decideBootPlan(profile, images.current(), outcome)
-    return queue.run(mac, () => this.#offer(mac, plan))
+    const consultation = await consultant.consult(mac)
+    return queue.run(mac, () => this.#offer(mac, this.#plan(mac, consultation, wish)))
   }
 
+  /** A machine nobody knows is there all the same: this server has lost its database, or is another one than before. */
   async nameBoot(mac: Mac, _slot: SlotName): Promise<Boot> {
-    const { machines, clock } = this.#options
-    const id = randomBytes(12).toString('hex')
-    return machines.saveBoot({ id, mac, mintedMs: clock.nowMs(), plan: 'disk' })
+    const { roster, machines, clock, queue } = this.#options
+    return queue.run(mac, async () => {
+      if ((await roster.takeIn(mac, {})) === undefined) throw tooMany()
+      return machines.saveBoot({ id: newId(), mac, mintedMs: clock.nowMs(), plan: 'disk' })
+    })
   }
 
-  async takeDisks(_mac: Mac, _report: DiskReport): Promise<DiskPlan> {
-    return { kind: 'refused', lines: ['Cannot choose a disk: this server makes no disk plans yet'] }
+  async takeDisks(mac: Mac, report: DiskReport): Promise<DiskPlan> {
+    return this.#options.queue.run(mac, () => this.#takeDisks(mac, report))
   }
 
   async report(mac: Mac, report: StepReport): Promise<void> {
@@ -103,14 +110,28 @@ export class Desk implements MachineDesk {
   }
 
   async checkIn(mac: Mac, checkIn: CheckIn): Promise<void> {
-    await this.#options.queue.run(mac, () => this.#takeCheckIn(mac, checkIn))
+    const { queue, rollouts } = this.#options
+    const isNews = await queue.run(mac, () => this.#takeCheckIn(mac, checkIn))
+    // Outside the machine's queue, for it looks at all machines.
+    if (isNews || rollouts.lockOf(mac) !== undefined) await rollouts.settle(mac)
+    this.announceTargetChange()
   }
 
-  async target(mac: Mac): Promise<Target | undefined> {
-    const { roster, images } = this.#options
+  async target(mac: Mac, bootId?: string): Promise<Target | undefined> {
+    const { roster, consultant, fleet, rollouts, isSound, baseUrl } = this.#options
     if (!roster.has(mac)) return undefined // nothing is made, nor kept, for a MAC that somebody has made up
-    const { profile, outcome } = await this.#consult(mac)
-    return decideTarget(profile, images.current(), outcome)
+    const consultation = await consultant.consult(mac)
+    const machine = roster.known(mac)
+    if (machine === undefined) return undefined
+    const { profile, bundle } = consultation
+    const target = decideTarget({
+      ...{ profile, machine, bundle, bootId, isSound, baseUrl },
+      image: fleet.imageForRunning(profile, machine),
+      permit: rollouts.permitOf(mac),
+      isPowerwash: this.#mayPowerwash(machine, consultation),
+    })
+    if (target?.powerwash) await this.#noteSentToNetwork(mac)
+    return target
   }
 
   onTargetChange(listener: () => void): () => void {
@@ -118,18 +139,48 @@ export class Desk implements MachineDesk {
     return () => this.#targetListeners.delete(listener)
   }
 
-  /** Wakes everybody who waits for a new target. Called by the composition root when files have changed. */
+  /** Wakes everybody who waits for a new target. */
   announceTargetChange(): void {
     for (const listener of this.#targetListeners) listener()
   }
 
+  #plan(mac: Mac, { profile, bundle }: Consultation, wish?: BootWish): BootPlan {
+    const { roster, fleet } = this.#options
+    const machine = roster.known(mac)
+    const image = fleet.imageForNew(profile)
+    return decideBootPlan({ profile, machine, image, bundle, ...(wish !== undefined && { wish }) })
+  }
+
+  /** A machine that runs is not sent into a netboot that would hold it, or whose disk would be refused. */
+  #mayPowerwash(machine: Machine, consultation: Consultation): boolean {
+    const request = { ...machine, powerwashes: { ...machine.powerwashes, toldBoot: machine.bootId ?? '' } }
+    const { profile, bundle } = consultation
+    const image = this.#options.fleet.imageForNew(profile)
+    const plan = decideBootPlan({ profile, machine: request, image, bundle })
+    if (plan.kind !== 'powerwash' && plan.kind !== 'powerwash-all') return false
+    const { disks } = machine
+    if (disks === undefined) return true
+    const wish = { disks, profile, persistence: 'keep', arguments: '' } as const
+    return decideDiskPlan(wish).kind === 'use'
+  }
+
+  /** So that its netboot, when the request was taken back meanwhile, is not taken for one that somebody else wanted. */
+  async #noteSentToNetwork(mac: Mac): Promise<void> {
+    const { queue, roster } = this.#options
+    await queue.run(mac, async () => {
+      const machine = roster.known(mac)
+      if (machine?.bootId === undefined || machine.powerwashes?.toldBoot === machine.bootId) return
+      await roster.save({ ...machine, powerwashes: { ...machine.powerwashes, toldBoot: machine.bootId } })
+    })
+  }
+
   async #offer(mac: Mac, plan: BootPlan): Promise<BootOffer> {
     const { roster, machines, events, clock } = this.#options
-    const boot: Boot = { id: randomBytes(12).toString('hex'), mac, mintedMs: clock.nowMs(), plan: plan.kind }
+    const boot: Boot = { id: newId(), mac, mintedMs: clock.nowMs(), plan: plan.kind }
     if ((await roster.takeIn(mac, {})) === undefined) {
       // It needs nothing of ours to go on to its disk, so it may, and leaves no trace.
       if (plan.kind === 'local-disk') return { boot, plan }
-      throw new KitError('unavailable', 'Cannot take in another machine: too many are known')
+      throw tooMany()
     }
     const isTold = plan.kind === 'hold' && !this.#holds.isNews(mac, plan.reason)
     if (plan.kind !== 'hold') this.#holds.forget(mac)
@@ -140,39 +191,42 @@ export class Desk implements MachineDesk {
     return { boot: minted, plan }
   }
 
-  /** The profile and the bundle that belongs to it: the files may change while the bundle is made. */
-  async #consult(mac: Mac): Promise<{ profile: Profile; outcome: BundleOutcome }> {
-    for (;;) {
-      const before = this.#options.profiles.profileFor(mac)
-      if (before.role === undefined) return { profile: before, outcome: NO_ROLE }
-      const outcome = await this.#makeBundle(mac)
-      const profile = this.#options.profiles.profileFor(mac)
-      if (profile.role === before.role && profile.layers.join() === before.layers.join()) {
-        return { profile, outcome }
-      }
-    }
-  }
-
-  /** What is wrong with an overlay is told in the history by whoever makes the bundles. */
-  async #makeBundle(mac: Mac): Promise<BundleOutcome> {
-    try {
-      return { kind: 'made', bundle: await this.#options.bundles.bundleFor(mac) }
-    } catch (error) {
-      if (error instanceof KitError) return { kind: 'refused', reason: inOneLine(error.message) }
-      this.#options.log.error({ err: error, mac }, `no overlay bundle: ${describeError(error)}`)
-      return { kind: 'refused', reason: "the server cannot make this machine's overlay bundle" }
-    }
-  }
-
-  async #takeCheckIn(mac: Mac, checkIn: CheckIn): Promise<void> {
-    const { roster, machines, events, clock } = this.#options
-    const machine = await roster.takeIn(mac, {})
+  async #takeDisks(mac: Mac, { boot: bootId, disks }: DiskReport): Promise<DiskPlan> {
+    const { roster, machines, events, consultant, baseUrl } = this.#options
+    const machine = roster.known(mac)
+    const named = await machines.findBoot(bootId)
     if (machine === undefined)
-      throw new KitError('unavailable', 'Cannot take in another machine: too many are known')
+      throw new KitError('not-found', `Cannot take the disks of ${mac}: it was never seen`)
+    const doubt = findDoubt(bootId, { machine, named, current: await this.#currentBoot(machine) })
+    if (doubt !== undefined) throw new KitError(doubt.code, `Cannot take these disks: ${doubt.reason}`)
+    const profile = consultant.profileFor(mac)
+    const plan = decideDiskPlan({
+      ...{ disks, profile },
+      persistence: named?.plan === 'powerwash-all' ? 'wipe' : 'keep',
+      arguments: diskArguments(profile, baseUrl),
+    })
+    // A live boot reports its disks too, and leaves them alone.
+    const text = plan.kind === 'refused' && named?.plan !== 'live' ? plan.lines.join('\n') : ''
+    const isNews = text !== '' && this.#diskRefusals.isNews(mac, text)
+    if (text === '') this.#diskRefusals.forget(mac)
+    await Promise.all([
+      roster.save({ ...machine, disks }),
+      ...(isNews ? [events.append(diskRefused(mac, text))] : []),
+    ])
+    return plan
+  }
+
+  /** Resolves with whether it says something that other machines' updates hang on. */
+  async #takeCheckIn(mac: Mac, checkIn: CheckIn): Promise<boolean> {
+    const { roster, machines, events, clock, rollouts, fleet, consultant } = this.#options
+    const machine = await roster.takeIn(mac, {})
+    if (machine === undefined) throw tooMany()
     const outcome = decideCheckIn(checkIn, {
       machine,
       named: await machines.findBoot(checkIn.boot),
       current: await this.#currentBoot(machine),
+      lock: rollouts.lockOf(mac),
+      powerwashWord: powerwashWord(consultant.profileFor(mac)),
       nowMs: clock.nowMs(),
     })
     if (outcome.kind === 'refused') {
@@ -183,8 +237,14 @@ export class Desk implements MachineDesk {
       throw new KitError(outcome.code, `Cannot believe this check-in: ${outcome.reason}`)
     }
     this.#refusals.forget(mac)
+    fleet.heard(mac)
     // Asked for in one turn, state and history share one commit (store/group-commit.ts): a kill leaves both or neither.
-    await Promise.all([roster.save(outcome.machine), ...outcome.events.map((event) => events.append(event))])
+    await Promise.all([
+      roster.save(outcome.machine),
+      ...outcome.events.map((event) => events.append(event)),
+      rollouts.noteFailures(mac, outcome.failures),
+    ])
+    return saysMore(machine, outcome.machine)
   }
 
   async #currentBoot(machine: Machine): Promise<Boot | undefined> {
@@ -192,21 +252,26 @@ export class Desk implements MachineDesk {
   }
 }
 
-function scriptSent(boot: Boot, plan: BootPlan): NewEvent {
-  return {
-    kind: 'boot-script-sent',
-    mac: boot.mac,
-    message:
-      plan.kind === 'live'
-        ? `boot plan live, image ${plan.image.version}`
-        : `boot plan ${plan.kind}: ${plan.reason}`,
-    data: { plan: plan.kind, boot: boot.id },
-  }
+function saysMore(before: Machine, after: Machine): boolean {
+  const keys = ['state', 'imageVersion', 'slot', 'slots', 'isInstalled'] as const
+  return keys.some((key) => !isDeepStrictEqual(before[key], after[key]))
 }
 
-/** A list of problems, one a line, by its first: a machine's console has little room. */
-function inOneLine(message: string): string {
-  const [title = '', first, ...more] = message.split('\n').map((line) => line.trim())
-  const rest = more.length === 0 ? '' : ` (and ${more.length} more)`
-  return first === undefined ? title : `${title} ${first}${rest}`
+function newId(): string {
+  return randomBytes(12).toString('hex')
+}
+
+function tooMany(): KitError {
+  return new KitError('unavailable', 'Cannot take in another machine: too many are known')
+}
+
+function scriptSent(boot: Boot, plan: BootPlan): NewEvent {
+  const what = isImagePlan(plan) ? `, image ${plan.image.version}` : `: ${plan.reason}`
+  const message = `boot plan ${plan.kind}${what}`
+  return { kind: 'boot-script-sent', mac: boot.mac, message, data: { plan: plan.kind, boot: boot.id } }
+}
+
+function diskRefused(mac: Mac, lines: string): NewEvent {
+  const [first = ''] = lines.split('\n', 1)
+  return { kind: 'disk-refused', mac, message: first, data: { lines } }
 }

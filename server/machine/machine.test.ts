@@ -5,20 +5,12 @@ import test from 'ava'
 import type { ErrorCode } from '#lib/errors.ts'
 import { parseMac } from '#lib/mac.ts'
 
-import {
-  type BootPlanKind,
-  type BundleOutcome,
-  decideBootPlan,
-  decideTarget,
-  hostnameOf,
-  liveKernelArguments,
-} from './boot-plan.ts'
+import { hostnameOf } from './boot-plan.ts'
 import { decideCheckIn } from './check-in.ts'
 import { CHECK_IN_PHASES, type MachineState, nextState } from './lifecycle.ts'
 import { LOADERS, loaderFor } from './loaders.ts'
 import type { Boot, Machine } from './machine.ts'
-import type { CheckIn, Image } from './ports.ts'
-import type { Profile } from './profile.ts'
+import type { CheckIn } from './ports.ts'
 import { checkSetting } from './settings.ts'
 
 const mac = parseMac('02:4b:69:74:00:01')
@@ -34,7 +26,7 @@ const older: Boot = { id: 'older', mac, mintedMs: 10, plan: 'live' }
 const newer: Boot = { id: 'newer', mac, mintedMs: 20, plan: 'live' }
 const ofAnother: Boot = { id: 'another', mac: parseMac('02:00:00:00:00:09'), mintedMs: 30, plan: 'live' }
 
-for (const state of ['discovered', 'starting', 'running', 'failed'] satisfies MachineState[]) {
+for (const state of ['discovered', 'starting', 'installing', 'running', 'failed'] satisfies MachineState[]) {
   for (const phase of CHECK_IN_PHASES) {
     test(`nextState() of ${state} by a check-in ${phase} is ${phase}`, (t) =>
       t.is(nextState(state, phase), phase))
@@ -140,85 +132,8 @@ test('decideCheckIn() reports a bundle taken over while running, and why a reboo
   ])
 })
 
-const image: Image = {
-  version: '0.1.0',
-  arch: 'amd64',
-  files: new Map([['root.squashfs', { name: 'root.squashfs', sizeBytes: 5, sha256: 'aa', file: '/x' }]]),
-}
-const bundle: BundleOutcome = { kind: 'made', bundle: { digest: 'bb', sizeBytes: 3, file: '/y' } }
-const noBundle: BundleOutcome = { kind: 'refused', reason: 'a device node in root/' }
-
-function profileWith(settings: Record<string, string>): Profile {
-  return {
-    mac,
-    ...(settings['role'] === undefined ? {} : { role: settings['role'] }),
-    channel: 'stable',
-    layers: [],
-    settings: new Map(
-      Object.entries(settings).map(([key, value]) => [key, { value, layer: 'defaults', file: key }]),
-    ),
-  }
-}
-
-const plans: readonly [
-  string,
-  Record<string, string>,
-  Image | undefined,
-  BundleOutcome,
-  BootPlanKind,
-  hasTarget: boolean,
-][] = [
-  ['no role', {}, image, bundle, 'local-disk', false],
-  ['no role whatever boot says', { boot: 'live' }, image, bundle, 'local-disk', false],
-  ['a role', { role: 'worker' }, image, bundle, 'live', true],
-  ['a role and boot local-disk', { role: 'worker', boot: 'local-disk' }, image, bundle, 'local-disk', true],
-  ['a role and boot hold', { role: 'worker', boot: 'hold' }, image, bundle, 'hold', true],
-  ['no image', { role: 'worker' }, undefined, bundle, 'hold', false],
-  ['no bundle', { role: 'worker' }, image, noBundle, 'hold', false],
-]
-
-for (const [title, settings, anImage, outcome, kind, hasTarget] of plans) {
-  const profile = profileWith(settings)
-  test(`decideBootPlan() is ${kind} with ${title}`, (t) => {
-    t.is(decideBootPlan(profile, anImage, outcome).kind, kind)
-  })
-
-  test(`decideTarget() is ${hasTarget ? 'the image and bundle' : 'nothing'} with ${title}`, (t) => {
-    const target = hasTarget ? { imageVersion: '0.1.0', bundleDigest: 'bb' } : undefined
-    t.deepEqual(decideTarget(profile, anImage, outcome), target)
-  })
-}
-
-test('decideBootPlan() holds a machine with the reason why it has no bundle', (t) => {
-  t.deepEqual(decideBootPlan(profileWith({ role: 'worker' }), image, noBundle), {
-    kind: 'hold',
-    reason: 'a device node in root/',
-  })
-})
-
-test('decideTarget() gives nothing of a profile that is broken', (t) => {
-  const profile = { ...profileWith({ role: 'worker' }), broken: 'roles/worker is in error' }
-  t.is(decideTarget(profile, image, bundle), undefined)
-})
-
-test('liveKernelArguments() names everything the initrd needs', (t) => {
-  const profile = profileWith({
-    role: 'worker',
-    console: 'tty0 ttyS0',
-    hostname: 'n1',
-    'kernel-arguments': 'quiet panic=5',
-  })
-  const plan = decideBootPlan(profile, image, bundle)
-  if (plan.kind !== 'live') return t.fail(plan.reason)
-  t.is(
-    liveKernelArguments(plan, { id: 'b1', baseUrl: 'http://10.77.0.1:8080' }),
-    'console=tty0 console=ttyS0 kit.url=http://10.77.0.1:8080 kit.mac=02-4b-69-74-00-01 kit.boot=b1 kit.image=0.1.0 ' +
-      'kit.root-sha256=aa kit.root-size=5 kit.bundle=bb systemd.hostname=n1 quiet panic=5',
-  )
-})
-
 test('hostnameOf() falls back to the end of the MAC', (t) =>
-  t.is(hostnameOf(mac, profileWith({})), 'kit-74-00-01'))
+  t.is(hostnameOf(mac, { mac, channel: 'stable', layers: [], settings: new Map() }), 'kit-74-00-01'))
 
 test('loaderFor() names only loaders that are handed out', (t) => {
   for (const firmware of ['bios', 'uefi-x64', 'uefi-arm64'] as const)

@@ -44,6 +44,19 @@ export interface Machine {
   readonly disks?: readonly Disk[]
   /** Asked for, not yet begun. */
   readonly powerwash?: PowerwashRequest
+  /** What has to be known of earlier powerwashes so that each request makes one and only one. */
+  readonly powerwashes?: PowerwashMemory
+}
+
+export interface PowerwashMemory {
+  /** The word of the setting `powerwash` that was carried out last, or taken back. */
+  readonly word?: string
+  /** Those offered until then were taken back. */
+  readonly cancelledMs?: number
+  /** One that wipes persistence has begun, and nothing has started from the disk since. */
+  readonly isWiping?: true
+  /** The boot that was told to start from the network for it. */
+  readonly toldBoot?: string
 }
 
 export const SLOT_NAMES = ['a', 'b'] as const

@@ -5,7 +5,7 @@ import { type Mac, macToPath } from '#lib/mac.ts'
 import { hostnameOf } from './boot-plan.ts'
 import type { ExplainedValue } from './ports.ts'
 import type { LayerName, Profile, SettingValue } from './profile.ts'
-import { findSettingRule, SETTINGS } from './settings.ts'
+import { channelFolder, findSettingRule, SETTINGS } from './settings.ts'
 
 /** One folder of the profile tree, as it counts now. */
 export interface Layer {
@@ -72,7 +72,7 @@ function chooseLayers(mac: Mac, layers: Layers) {
   const ofRole = role === undefined ? undefined : layers.get(roleLayer(role))
   const channel =
     findValue([defaults, ofRole, own], 'channel')?.value || (findSettingRule('channel')?.fallback ?? '')
-  const ofChannel = layers.get(`channels/${channel}`)
+  const ofChannel = layers.get(`channels/${channelFolder(channel)}`)
   const applied = [defaults, ofChannel, ofRole, own].filter((layer) => layer !== undefined)
   return { role, channel, applied }
 }

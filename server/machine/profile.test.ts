@@ -6,9 +6,8 @@ import fc from 'fast-check'
 import { parseMac } from '#lib/mac.ts'
 import { compareDocsTable, docsCell } from '#testing/docs-table.ts'
 
-import { decideBootPlan } from './boot-plan.ts'
 import { explainProfile, type Layer, type Layers, mergeProfile } from './profile-merge.ts'
-import { checkSetting, LAYER_KINDS, SETTINGS } from './settings.ts'
+import { checkChannelFolder, checkSetting, LAYER_KINDS, SETTINGS } from './settings.ts'
 
 const mac = parseMac('02:4b:69:74:00:01')
 const own = 'machines/02-4b-69-74-00-01'
@@ -34,7 +33,7 @@ test('mergeProfile() gives a machine nobody knows the defaults and no role', (t)
   t.is(profile.channel, 'stable')
   t.deepEqual(profile.layers, ['defaults'])
   t.is(profile.settings.get('kernel-arguments')?.value, 'quiet')
-  t.deepEqual(profile.settings.get('boot'), { value: 'live', layer: 'built-in', file: 'default' })
+  t.deepEqual(profile.settings.get('boot'), { value: 'install', layer: 'built-in', file: 'default' })
   t.is(profile.broken, undefined)
 })
 
@@ -112,7 +111,7 @@ test('mergeProfile() falls back to the table when a higher layer takes a value b
     [own]: { boot: '', 'kernel-arguments': '' },
   })
   const { settings } = mergeProfile(mac, layers)
-  t.is(settings.get('boot')?.value, 'live')
+  t.is(settings.get('boot')?.value, 'install')
   t.false(settings.has('kernel-arguments'))
 })
 
@@ -128,17 +127,6 @@ test('mergeProfile() says that a profile is broken when a layer it needs is', (t
   t.is(mergeProfile(mac, layersOf({ [own]: { role: 'gone' } })).broken, 'there is no folder roles/gone')
 })
 
-test('decideBootPlan() holds a machine with a role when its profile is broken', (t) => {
-  const noBundle = { kind: 'refused', reason: 'nobody made it' } as const
-  const broken = mergeProfile(mac, layersOf({ [own]: { role: 'gone', boot: 'local-disk' } }))
-  t.deepEqual(decideBootPlan(broken, undefined, noBundle), {
-    kind: 'hold',
-    reason: 'there is no folder roles/gone',
-  })
-  const { role: _, ...withoutRole } = broken
-  t.is(decideBootPlan(withoutRole, undefined, noBundle).kind, 'local-disk')
-})
-
 test('explainProfile() names the file that decided, for each setting', (t) => {
   const layers = layersOf({
     defaults: { boot: 'hold', console: 'tty0' },
@@ -150,20 +138,72 @@ test('explainProfile() names the file that decided, for each setting', (t) => {
     { key: 'channel', value: 'stable', source: 'default' },
     { key: 'hostname', value: 'kit-74-00-01', source: 'default' },
     { key: 'ip', value: '', source: 'default' },
-    { key: 'boot', value: 'live', source: `/profiles/${own}/boot` },
+    { key: 'boot', value: 'install', source: `/profiles/${own}/boot` },
+    { key: 'disk', value: '', source: 'default' },
+    { key: 'wipe', value: 'if-ours-or-blank', source: 'default' },
+    { key: 'netboot-means', value: 'local-disk', source: 'default' },
+    { key: 'powerwash', value: '', source: 'default' },
+    { key: 'update-window', value: 'always', source: 'default' },
+    { key: 'update-rate', value: '0', source: 'default' },
+    { key: 'update-at-once', value: '1', source: 'default' },
+    { key: 'update-halt-after', value: '1', source: 'default' },
+    { key: 'canary', value: 'no', source: 'default' },
     { key: 'console', value: 'ttyS0', source: '/profiles/roles/worker/console' },
     { key: 'kernel-arguments', value: '', source: 'default' },
   ])
 })
 
 const refusals = [
-  ['machines', 'boot', 'maybe', /"maybe"; expected: one of live/],
+  ['machines', 'boot', 'maybe', /"maybe"; expected: one of install, live/],
   ['defaults', 'hostnam', 'kit', /no such setting \(did you mean hostname\?\)/],
   ['defaults', 'ip', '10.0.0.1', /it belongs in machines\//],
   ['roles', 'role', 'worker', /it belongs in defaults\/ or machines\//],
   ['machines', 'role', '../worker', /lower-case letters/],
   ['defaults', 'kernel-arguments', 'a\nb', /on one line/],
+  ['machines', 'disk', 'size=100', /conditions such as/],
+  ['machines', 'disk', 'serial=', /conditions such as/],
+  ['machines', 'disk', 'the first one', /conditions such as/],
+  ['machines', 'disk', 'size=2T-1T', /conditions such as/],
+  ['machines', 'disk', 'transport=ide', /conditions such as/],
+  ['machines', 'wipe', 'yes', /one of if-ours-or-blank, force/],
+  ['defaults', 'netboot-means', 'install', /one of local-disk, powerwash/],
+  ['roles', 'powerwash', 'now', /it belongs in machines\//],
+  ['machines', 'powerwash', 'right now', /one word/],
+  ['machines', 'update-window', 'Mon-Fri 22:00-04:00 Europe/Nowhere', /always, never, or times/],
+  ['machines', 'update-window', 'Mon-Fri 22:00-22:00', /always, never, or times/],
+  ['machines', 'update-window', '22:00-25:00', /always, never, or times/],
+  ['machines', 'update-window', 'weekdays 22:00-23:00', /always, never, or times/],
+  ['machines', 'update-rate', '20 MB', /bytes a second/],
+  ['roles', 'update-at-once', '2', /it belongs in defaults\/ or channels\//],
+  ['channels', 'update-at-once', '0', /a number from 1/],
+  ['channels', 'update-at-once', '101%', /a number from 1/],
+  ['machines', 'update-halt-after', '1', /it belongs in defaults\/ or channels\//],
+  ['channels', 'canary', 'yes', /it belongs in roles\/ or machines\//],
 ] as const
+
+const taken = [
+  ['defaults', 'disk', 'model=Samsung* size=>=100G transport=nvme'],
+  ['machines', 'powerwash', '2026-11-21'],
+  ['roles', 'update-window', 'Mon-Fri 22:00-04:00 Europe/Berlin; Sat,Sun 00:00-24:00'],
+  ['channels', 'update-at-once', '25%'],
+  ['defaults', 'update-rate', '20M'],
+] as const
+
+for (const [kind, key, text] of taken) {
+  test(`checkSetting() takes ${key} in ${kind} when it is ${JSON.stringify(text)}`, (t) => {
+    t.is(checkSetting(kind, key, text), undefined)
+  })
+}
+
+test('checkChannelFolder() wants no folder for rc, whose machines use that of stable', (t) => {
+  t.regex(checkChannelFolder('rc') ?? '', /machines on rc use channels\/stable/)
+  t.is(checkChannelFolder('stable'), undefined)
+  t.regex(checkChannelFolder('Stable') ?? '', /a channel is lower-case letters/)
+  const layers = layersOf({ 'channels/stable': { boot: 'hold' }, [own]: { channel: 'rc' } })
+  const profile = mergeProfile(mac, layers)
+  t.is(profile.channel, 'rc')
+  t.deepEqual(profile.layers, ['channels/stable', own])
+})
 
 for (const [kind, key, text, pattern] of refusals) {
   test(`checkSetting() refuses ${key} in ${kind} when it is ${JSON.stringify(text)}`, (t) => {

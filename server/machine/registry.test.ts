@@ -1,89 +1,22 @@
 // The roster and the desk over a real store: what becomes known, what is offered, whose word counts.
 
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-
 import test, { type ExecutionContext } from 'ava'
 
 import { KitError } from '#lib/errors.ts'
-import { createKeyedQueue } from '#lib/keyed-queue.ts'
-import { silentLog } from '#lib/log.ts'
-import { type Mac, parseMac } from '#lib/mac.ts'
-import { openStore } from '#store/store.ts'
-
-import { Desk } from './desk.ts'
-import type { Bundles, Image, Profiles } from './ports.ts'
-import type { Profile } from './profile.ts'
-import { Roster } from './roster.ts'
+import { parseMac } from '#lib/mac.ts'
+import { type FixtureOptions, startRegistry, type Tree, treeOf } from '#testing/registry-fixture.ts'
 
 const known = parseMac('02:4b:69:74:00:01')
 const unknown = parseMac('02:4b:69:74:00:99')
 
-const image: Image = { version: '0.1.0', arch: 'amd64', files: new Map() }
+/** One machine with a role, which boots live. */
+const LIVE = (): Tree => treeOf({ [known]: { role: 'worker', boot: 'live' } })
 
-function profilesWith(roles: ReadonlyMap<Mac, string>): Profiles {
-  return {
-    profileFor(mac): Profile {
-      const role = roles.get(mac)
-      return { mac, ...(role && { role }), channel: 'stable', layers: ['defaults'], settings: new Map() }
-    },
-    explain: () => [],
-    problems: () => [],
-    roles: () => [...new Set(roles.values())],
-    machines: () => [...roles.keys()],
-    assignRole: async () => {},
-  }
-}
-
-class TurnedClock {
-  ms = 1_000_000
-  nowMs(): number {
-    return this.ms
-  }
-  monotonicMs(): number {
-    return this.ms
-  }
-  after(): () => void {
-    return () => {}
-  }
-}
-
-interface Setup {
-  readonly bundles?: Partial<Bundles>
-  readonly roles?: ReadonlyMap<Mac, string>
-  readonly mostMachines?: number
-}
-
-async function registry(t: ExecutionContext, options: Setup = {}) {
-  const directory = await mkdtemp(join(tmpdir(), 'kit-registry-'))
-  const clock = new TurnedClock()
-  const store = await openStore({ file: join(directory, 'kateskit.db'), clock, log: silentLog })
-  t.teardown(async () => {
-    await store.close()
-    await rm(directory, { recursive: true })
-  })
-  const bundles: Bundles = {
-    bundleFor: async () => ({ digest: 'b1', sizeBytes: 1, file: '/b1' }),
-    explain: async () => [],
-    findBundle: async () => undefined,
-    ...options.bundles,
-  }
-  const parts = {
-    machines: store.machines,
-    events: store.events,
-    profiles: profilesWith(options.roles ?? new Map([[known, 'worker']])),
-    bundles,
-    queue: createKeyedQueue<Mac>(),
-    clock,
-    log: silentLog,
-    mostMachines: options.mostMachines ?? 100,
-  }
-  const roster = new Roster(parts)
-  await roster.load()
-  const desk = new Desk({ ...parts, roster, images: { current: () => image, find: () => image } })
-  const kinds = async () => (await store.events.list({ limit: 100 })).map((event) => event.kind)
-  return { roster, desk, store, clock, kinds, parts }
+const registry = async (t: ExecutionContext, options: FixtureOptions = {}) => {
+  const started = await startRegistry(t, { tree: LIVE(), mostMachines: 100, ...options })
+  /** Without those of the image that the server began with. */
+  const kinds = async () => (await started.kinds()).filter((kind) => kind !== 'channel-promoted')
+  return { ...started, kinds }
 }
 
 test('seen() takes a new machine in once, however many packets come at once', async (t) => {
@@ -134,7 +67,7 @@ test('offerBoot() sends a machine without a role to its disk, and one with a rol
     'boot-script-sent',
   ])
   t.is(await desk.target(unknown), undefined)
-  t.deepEqual(await desk.target(known), { imageVersion: '0.1.0', bundleDigest: 'b1' })
+  t.like(await desk.target(known), { imageVersion: '0.1.0', bundleDigest: 'b1' })
 })
 
 test('offerBoot() holds a machine whose bundle cannot be made, says why, and tells it once', async (t) => {
@@ -156,15 +89,16 @@ test('offerBoot() holds a machine whose bundle cannot be made, says why, and tel
 })
 
 test('offerBoot() gives profile and bundle of the same moment when the role changes in between', async (t) => {
-  const roles = new Map([[known, 'worker']])
+  const tree: Tree = { ...LIVE(), 'roles/gpu': {} }
+  const own = 'machines/02-4b-69-74-00-01'
   const bundles = {
     bundleFor: async () => {
-      const digest = `of-${roles.get(known)}`
-      roles.set(known, 'gpu') // after the layers were read
+      const digest = `of-${tree[own]?.['role']}`
+      tree[own] = { role: 'gpu', boot: 'live' } // after the layers were read
       return { digest, sizeBytes: 1, file: '/b' }
     },
   }
-  const { desk } = await registry(t, { roles, bundles })
+  const { desk } = await registry(t, { tree, bundles })
   const { plan } = await desk.offerBoot(known, {})
   if (plan.kind !== 'live') return t.fail(plan.kind)
   t.is(plan.profile.role, 'gpu')
@@ -197,8 +131,8 @@ test('a flood of made-up MACs is taken in up to a limit, and leaves nothing beyo
 })
 
 test('offerBoot() does not take in a machine with a role when too many are known, and says so', async (t) => {
-  const everybody = { get: () => 'worker', keys: () => [], values: () => [] } as unknown as Map<Mac, string>
-  const { desk } = await registry(t, { roles: everybody, mostMachines: 0 })
+  const everybody: Tree = { defaults: { role: 'worker' }, 'roles/worker': {} }
+  const { desk } = await registry(t, { tree: everybody, mostMachines: 0 })
   await t.throwsAsync(desk.offerBoot(known, {}), { code: 'unavailable', message: /too many/ })
 })
 
@@ -264,12 +198,12 @@ test('report() keeps the progress of a boot and changes no state', async (t) => 
 })
 
 test('a new roster over the same store knows the machines of the old one', async (t) => {
-  const { desk, parts } = await registry(t)
+  const { desk, directory, stop } = await registry(t)
   const { boot } = await desk.offerBoot(known, {})
   await desk.checkIn(known, { boot: boot.id, phase: 'starting' })
-  const next = new Roster(parts)
-  await next.load()
-  t.like(await next.find(known), { state: 'starting', bootId: boot.id })
+  await stop()
+  const next = await registry(t, { directory })
+  t.like(await next.roster.find(known), { state: 'starting', bootId: boot.id })
 })
 
 test('onTargetChange() is called until it is taken back', async (t) => {

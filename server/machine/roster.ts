@@ -18,6 +18,8 @@ import type {
   Sighting,
   Sightings,
 } from './ports.ts'
+import { powerwashWord } from './powerwash.ts'
+import type { Profile } from './profile.ts'
 
 /** How stale `lastSeenMs` may be on disk: sightings come by the packet, and a disk write for each would be waste. */
 const SEEN_RESOLUTION_MS = 10_000
@@ -36,6 +38,11 @@ export interface RosterOptions {
   readonly queue: KeyedQueue<Mac>
   readonly clock: Clock
   readonly mostMachines?: number
+  /** What releases say of a machine with a role. */
+  readonly releases?: {
+    wantedImage(profile: Profile, machine: Machine): string | undefined
+    pinOf(mac: Mac): string | undefined
+  }
 }
 
 export class Roster implements Sightings, MachineViews {
@@ -77,6 +84,15 @@ export class Roster implements Sightings, MachineViews {
     return machine && this.#view(machine)
   }
 
+  /** As stored, without a look at its files. */
+  known(mac: Mac): Machine | undefined {
+    return this.#known.get(mac)
+  }
+
+  all(): readonly Machine[] {
+    return [...this.#known.values()]
+  }
+
   /** The machine as stored; for the desk, inside the queue of its MAC. Takes it in when it is new. */
   async takeIn(mac: Mac, sighting: Sighting): Promise<Machine | undefined> {
     return this.#known.get(mac) ?? (await this.#discover(mac, sighting))
@@ -98,6 +114,8 @@ export class Roster implements Sightings, MachineViews {
     const { clock, events, profiles } = this.#options
     if (!(await this.#hasRoomFor(mac))) return undefined
     const nowMs = clock.nowMs()
+    const profile = profiles.profileFor(mac)
+    const word = powerwashWord(profile)
     const machine: Machine = {
       mac,
       state: 'discovered',
@@ -105,9 +123,11 @@ export class Roster implements Sightings, MachineViews {
       firstSeenMs: nowMs,
       lastSeenMs: nowMs,
       rebootReasons: [],
+      // A word from before, say before the database was lost, asks for nothing.
+      ...(word !== undefined && { powerwashes: { word } }),
       ...sighting,
     }
-    const role = profiles.profileFor(mac).role
+    const { role } = profile
     const discovered: NewEvent = {
       kind: 'machine-discovered',
       mac,
@@ -136,12 +156,25 @@ export class Roster implements Sightings, MachineViews {
 
   async #view(machine: Machine): Promise<MachineView> {
     const profile = this.#options.profiles.profileFor(machine.mac)
-    const view = { ...machine, channel: profile.channel, hostname: hostnameOf(machine.mac, profile) }
+    const { releases, bundles } = this.#options
+    const pin = releases?.pinOf(machine.mac)
+    const view = {
+      ...machine,
+      channel: profile.channel,
+      hostname: hostnameOf(machine.mac, profile),
+      ...(pin !== undefined && { pin }),
+    }
     if (profile.role === undefined) return view
     if (profile.broken !== undefined) return { ...view, role: profile.role }
     // A bundle that cannot be made is shown by its own event; the list must not fail over it.
-    const bundle = await this.#options.bundles.bundleFor(machine.mac).catch(() => undefined)
-    return { ...view, role: profile.role, ...(bundle && { wantedBundle: bundle.digest }) }
+    const bundle = await bundles.bundleFor(machine.mac).catch(() => undefined)
+    const wantedImage = releases?.wantedImage(profile, machine)
+    return {
+      ...view,
+      role: profile.role,
+      ...(bundle && { wantedBundle: bundle.digest }),
+      ...(wantedImage !== undefined && { wantedImage }),
+    }
   }
 }
 

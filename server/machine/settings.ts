@@ -3,7 +3,10 @@
 import { findIpv4 } from '#lib/ipv4.ts'
 import { didYouMean } from '#lib/nearest.ts'
 
+import { findBytes } from './amounts.ts'
+import { DISK_CONDITIONS_EXPECTED, findDiskConditions } from './disk-conditions.ts'
 import { findScriptProblem } from './script-text.ts'
+import { findUpdateWindow, UPDATE_WINDOW_EXPECTED } from './update-window.ts'
 
 /** Lowest first: the value of a higher layer counts. */
 export const LAYER_KINDS = ['defaults', 'channels', 'roles', 'machines'] as const
@@ -28,6 +31,15 @@ const oneOf =
   (...choices: readonly string[]) =>
   (value: string) =>
     choices.includes(value) ? undefined : `one of ${choices.join(', ')}`
+
+const matching = (pattern: RegExp, expected: string) => (value: string) =>
+  pattern.test(value) ? undefined : expected
+
+const found = (find: (value: string) => unknown, expected: string) => (value: string) =>
+  find(value) === undefined ? expected : undefined
+
+/** What all machines of a channel must agree on. */
+const OF_CHANNELS = ['defaults', 'channels'] as const
 
 export const SETTINGS: readonly SettingRule[] = [
   {
@@ -57,9 +69,68 @@ export const SETTINGS: readonly SettingRule[] = [
   },
   {
     key: 'boot',
-    meaning: 'what a machine with a role does at its next netboot',
-    fallback: 'live',
-    check: oneOf('live', 'local-disk', 'hold'),
+    meaning:
+      'what a machine with a role does at its next netboot: be installed, unless it is; run in memory; go on to its disk; wait',
+    fallback: 'install',
+    check: oneOf('install', 'live', 'local-disk', 'hold'),
+  },
+  {
+    key: 'disk',
+    meaning: 'which disk it is installed on, by conditions that must all hold ([disk.md](disk.md))',
+    check: found(findDiskConditions, DISK_CONDITIONS_EXPECTED),
+  },
+  {
+    key: 'wipe',
+    meaning: 'whether a disk with something else on it may be overwritten',
+    fallback: 'if-ours-or-blank',
+    check: oneOf('if-ours-or-blank', 'force'),
+  },
+  {
+    key: 'netboot-means',
+    meaning:
+      'what a netboot of an installed machine means; a powerwash only once it has run since the last one',
+    fallback: 'local-disk',
+    check: oneOf('local-disk', 'powerwash'),
+  },
+  {
+    key: 'powerwash',
+    meaning: 'any word; each new one asks for one powerwash that keeps persistence',
+    layers: ['machines'],
+    check: matching(/^[\x21-\x7e]{1,64}$/, 'one word of at most 64 characters'),
+  },
+  {
+    key: 'update-window',
+    meaning: 'when it may restart for an update; in the time zone of the server unless one is named',
+    fallback: 'always',
+    check: found(findUpdateWindow, UPDATE_WINDOW_EXPECTED),
+  },
+  {
+    key: 'update-rate',
+    meaning:
+      'how many bytes a second it may load for an update (K, M, G: powers of 1000); 0 is without a limit',
+    fallback: '0',
+    check: found(findBytes, 'bytes a second such as 512K or 20M, or 0'),
+  },
+  {
+    key: 'update-at-once',
+    meaning: 'how many machines of the channel may restart at a time, or what part of them, at least one',
+    layers: OF_CHANNELS,
+    fallback: '1',
+    check: matching(/^(?:[1-9]\d{0,3}|(?:100|[1-9]\d?)%)$/, 'a number from 1 to 9999, or 1% to 100%'),
+  },
+  {
+    key: 'update-halt-after',
+    meaning: 'after how many failed machines an update of the channel stops',
+    layers: OF_CHANNELS,
+    fallback: '1',
+    check: matching(/^[1-9]\d{0,3}$/, 'a number from 1 to 9999'),
+  },
+  {
+    key: 'canary',
+    meaning: 'whether it gets an update before the others of its channel',
+    layers: ['roles', 'machines'],
+    fallback: 'no',
+    check: oneOf('yes', 'no'),
   },
   {
     key: 'console',
@@ -84,6 +155,17 @@ function checkKernelArguments(value: string): string | undefined {
   }
   const problem = findScriptProblem(value)
   return problem && `words that iPXE passes on, but it has ${problem}`
+}
+
+/** The folder under channels/ that belongs to a channel: what is about to become stable is tried with stable's files. */
+export function channelFolder(channel: string): string {
+  return channel === 'rc' ? 'stable' : channel
+}
+
+/** What is wrong with a folder under channels/, or undefined. */
+export function checkChannelFolder(folder: string): string | undefined {
+  if (channelFolder(folder) === folder) return checkSetting('machines', 'channel', folder)
+  return `Cannot use channels/${folder}: machines on ${folder} use channels/${channelFolder(folder)}, so that they try what ${channelFolder(folder)} will be`
 }
 
 export function findSettingRule(key: string): SettingRule | undefined {

@@ -10,7 +10,7 @@ import { didYouMean } from '#lib/nearest.ts'
 import type { ProfileProblem } from '#machine/ports.ts'
 import type { LayerName } from '#machine/profile.ts'
 import { machineLayer } from '#machine/profile-merge.ts'
-import { checkSetting, LAYER_KINDS, type LayerKind } from '#machine/settings.ts'
+import { checkChannelFolder, checkSetting, LAYER_KINDS, type LayerKind } from '#machine/settings.ts'
 
 import { type LayerReading, readLayer, resolveInside } from './read-layer.ts'
 
@@ -99,7 +99,7 @@ class Reading {
   }
 
   #nameOf(kind: 'channels' | 'roles', name: string): LayerName | undefined {
-    const wrong = checkSetting('machines', kind === 'roles' ? 'role' : 'channel', name)
+    const wrong = kind === 'roles' ? checkSetting('machines', 'role', name) : checkChannelFolder(name)
     if (wrong === undefined) return `${kind}/${name}`
     this.#report(kind, join(kind, name), wrong)
     return undefined

@@ -3,11 +3,12 @@
 import type { Kysely } from 'kysely'
 
 import type { Mac } from '#lib/mac.ts'
-import type { Boot, Machine } from '#machine/machine.ts'
+import type { Boot } from '#machine/machine.ts'
 import type { MachineStore } from '#machine/ports.ts'
 
 import type { GroupCommit } from './group-commit.ts'
-import type { BootRow, MachineRow, Schema } from './schema.ts'
+import { machineFromRow, rowFromMachine } from './machine-row.ts'
+import type { BootRow, Schema } from './schema.ts'
 
 /** A machine that is held asks for a script twice a minute for as long as it likes. */
 const BOOTS_KEPT_PER_MACHINE = 50
@@ -73,42 +74,6 @@ async function pruneBoots(trx: Kysely<Schema>, mac: Mac): Promise<void> {
         .where('boot_id', 'is not', null),
     )
     .execute()
-}
-
-function machineFromRow(row: MachineRow): Machine {
-  return {
-    mac: row.mac,
-    state: row.state,
-    stateSinceMs: row.state_since_ms,
-    firstSeenMs: row.first_seen_ms,
-    lastSeenMs: row.last_seen_ms,
-    ...(row.last_check_in_ms !== null && { lastCheckInMs: row.last_check_in_ms }),
-    ...(row.uuid !== null && { uuid: row.uuid }),
-    ...(row.firmware !== null && { firmware: row.firmware }),
-    ...(row.address !== null && { address: row.address }),
-    ...(row.boot_id !== null && { bootId: row.boot_id }),
-    ...(row.image_version !== null && { imageVersion: row.image_version }),
-    ...(row.bundle_digest !== null && { bundleDigest: row.bundle_digest }),
-    rebootReasons: JSON.parse(row.reboot_reasons) as readonly string[],
-  }
-}
-
-function rowFromMachine(machine: Machine): MachineRow {
-  return {
-    mac: machine.mac,
-    state: machine.state,
-    state_since_ms: machine.stateSinceMs,
-    first_seen_ms: machine.firstSeenMs,
-    last_seen_ms: machine.lastSeenMs,
-    last_check_in_ms: machine.lastCheckInMs ?? null,
-    uuid: machine.uuid ?? null,
-    firmware: machine.firmware ?? null,
-    address: machine.address ?? null,
-    boot_id: machine.bootId ?? null,
-    image_version: machine.imageVersion ?? null,
-    bundle_digest: machine.bundleDigest ?? null,
-    reboot_reasons: JSON.stringify(machine.rebootReasons),
-  }
 }
 
 function rowFromBoot(boot: Boot): BootRow {

@@ -42,6 +42,38 @@ const MIGRATIONS: readonly Migration[] = [
       ) strict, without rowid`,
     ],
   },
+  {
+    name: '2026-11-disks-slots-releases',
+    statements: [
+      // 0, 1, or null for a machine that never had a disk of ours; the others are words or JSON.
+      ...[
+        'is_installed integer',
+        'slot text',
+        'slots text',
+        'checks text',
+        'reason text',
+        'drift text',
+        'disks text',
+        'powerwash text',
+        'powerwashes text',
+      ].map((column) => `alter table machines add column ${column}`),
+      `create table channels (
+        name text primary key, version text, previous text not null, is_paused integer not null,
+        changed_ms integer not null
+      ) strict, without rowid`,
+      'create table pins (mac text primary key, version text not null) strict, without rowid',
+      `create table quarantines (
+        version text primary key, mac text not null, reason text not null, since_ms integer not null
+      ) strict, without rowid`,
+      `create table failures (
+        version text not null, mac text not null, reason text not null, at_ms integer not null,
+        primary key (version, mac)
+      ) strict, without rowid`,
+      `create table locks (
+        holder text primary key, channel text not null, version text, since_ms integer not null
+      ) strict, without rowid`,
+    ],
+  },
 ]
 
 /**

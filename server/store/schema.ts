@@ -6,7 +6,7 @@ import type { Ipv4 } from '#lib/ipv4.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { EventKind } from '#machine/event.ts'
 import type { MachineState } from '#machine/lifecycle.ts'
-import type { Boot, Firmware } from '#machine/machine.ts'
+import type { Boot, Checks, Firmware, SlotName } from '#machine/machine.ts'
 import type { Lease, TokenRole } from '#machine/ports.ts'
 
 export interface MachineRow {
@@ -24,6 +24,17 @@ export interface MachineRow {
   bundle_digest: string | null
   /** A JSON array of strings. */
   reboot_reasons: string
+  /** 0 or 1. */
+  is_installed: number | null
+  slot: SlotName | null
+  /** JSON, as are the others without a type of their own. */
+  slots: string | null
+  checks: Checks | null
+  reason: string | null
+  drift: string | null
+  disks: string | null
+  powerwash: string | null
+  powerwashes: string | null
 }
 
 export interface BootRow {
@@ -61,6 +72,42 @@ export interface TokenRow {
   secret_sha256: string
 }
 
+export interface ChannelRow {
+  name: string
+  version: string | null
+  /** A JSON array of strings. */
+  previous: string
+  /** 0 or 1. */
+  is_paused: number
+  changed_ms: number
+}
+
+export interface PinRow {
+  mac: Mac
+  version: string
+}
+
+export interface QuarantineRow {
+  version: string
+  mac: Mac
+  reason: string
+  since_ms: number
+}
+
+export interface FailureRow {
+  version: string
+  mac: Mac
+  reason: string
+  at_ms: number
+}
+
+export interface LockRow {
+  holder: string
+  channel: string
+  version: string | null
+  since_ms: number
+}
+
 export interface MigrationRow {
   position: number
   name: string
@@ -73,5 +120,10 @@ export interface Schema {
   events: EventRow
   leases: LeaseRow
   tokens: TokenRow
+  channels: ChannelRow
+  pins: PinRow
+  quarantines: QuarantineRow
+  failures: FailureRow
+  locks: LockRow
   kit_migrations: MigrationRow
 }

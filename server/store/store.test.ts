@@ -12,7 +12,7 @@ import { parseIpv4 } from '#lib/ipv4.ts'
 import { silentLog } from '#lib/log.ts'
 import { parseMac } from '#lib/mac.ts'
 import type { Machine } from '#machine/machine.ts'
-import type { Lease } from '#machine/ports.ts'
+import type { Channel, Lease } from '#machine/ports.ts'
 import { open, refusal, tempFile } from '#testing/store-fixture.ts'
 
 import { openStore } from './store.ts'
@@ -59,6 +59,15 @@ test('machines.save() keeps every field, and replaces when called again', async 
     imageVersion: '1',
     bundleDigest: 'ff',
     rebootReasons: ['/etc/fstab', '"quoted"'],
+    isInstalled: false,
+    slot: 'b',
+    slots: { a: { state: 'empty' }, b: { state: 'bad', image: '2', tries: 0, reason: 'kernel panic' } },
+    checks: 'failed',
+    reason: 'no "containerd"',
+    drift: ['/etc/hosts'],
+    disks: [{ name: 'vda', sizeBytes: 8e9, removable: false, transport: 'virtio', contents: [] }],
+    powerwash: { requestedMs: 5, persistence: 'wipe' },
+    powerwashes: { word: 'now', isWiping: true, toldBoot: 'b0', cancelledMs: 3 },
   }
   await store.machines.save(bare)
   await store.machines.save({ ...bare, mac: OTHER })
@@ -160,6 +169,91 @@ test('tokens.verify() knows a token after a restart, and refuses anything near i
   for (const name of [file, `${file}-wal`]) {
     if (existsSync(name)) t.false(readFileSync(name, 'latin1').includes(secret.slice(17)), 'never on disk')
   }
+})
+
+const CHANNEL: Channel = { name: 'beta', version: '2', previous: ['1'], isPaused: true, changedMs: 7 }
+
+test('releases keep channels, pins, quarantines, failures and locks over a restart', async (t) => {
+  const file = tempFile(t)
+  const { releases, close } = await open(t, file)
+  const failure = { version: '2', mac: MAC, reason: 'kernel panic', atMs: 8 }
+  const lock = { channel: 'beta', holder: MAC, version: '2', sinceMs: 9 }
+  await Promise.all([
+    releases.saveChannel({ ...CHANNEL, isPaused: false }),
+    releases.saveChannel(CHANNEL),
+    releases.saveChannel({ name: 'nightly', previous: [], isPaused: false, changedMs: 1 }),
+    releases.savePin(MAC, '1'),
+    releases.savePin(OTHER, '1'),
+    releases.savePin(OTHER, undefined),
+    releases.saveQuarantine({ version: '2', mac: MAC, reason: 'kernel panic', sinceMs: 8 }),
+    releases.saveFailure({ ...failure, reason: 'another' }),
+    releases.saveFailure(failure),
+    releases.saveFailure({ ...failure, mac: OTHER, atMs: 9 }),
+    releases.saveFailure({ ...failure, version: '3', atMs: 10 }),
+    releases.saveLock(lock),
+    releases.saveLock({ channel: 'beta', holder: 'fleetlock:x', sinceMs: 10 }),
+    releases.saveLock({ channel: 'beta', holder: 'fleetlock:y', sinceMs: 11 }),
+    releases.removeLock('fleetlock:y'),
+  ])
+  await close()
+  const again = (await open(t, file)).releases
+  t.deepEqual(await again.channels(), [
+    CHANNEL,
+    { name: 'nightly', previous: [], isPaused: false, changedMs: 1 },
+  ])
+  t.deepEqual(await again.pins(), new Map([[MAC, '1']]))
+  t.deepEqual(await again.quarantines(), [{ version: '2', mac: MAC, reason: 'kernel panic', sinceMs: 8 }])
+  t.deepEqual(
+    (await again.failures()).map(({ version, mac, reason }) => [version, mac, reason]),
+    [
+      ['2', MAC, 'kernel panic'],
+      ['2', OTHER, 'kernel panic'],
+      ['3', MAC, 'kernel panic'],
+    ],
+  )
+  t.deepEqual(await again.locks(), [lock, { channel: 'beta', holder: 'fleetlock:x', sinceMs: 10 }])
+  await again.lift('2')
+  t.deepEqual(await again.quarantines(), [])
+  t.deepEqual(
+    (await again.failures()).map(({ version }) => version),
+    ['3'],
+  )
+})
+
+test('openStore() takes over a database of the first version, with what it has', async (t) => {
+  const file = tempFile(t)
+  await (await open(t, file)).close()
+  // What the first version left: its tables, and a machine in one of them.
+  const old = new Database(file)
+  const [step] = ['2026-11-disks-slots-releases']
+  for (const table of ['channels', 'pins', 'quarantines', 'failures', 'locks'])
+    old.exec(`drop table ${table}`)
+  const added = [
+    'is_installed',
+    'slot',
+    'slots',
+    'checks',
+    'reason',
+    'drift',
+    'disks',
+    'powerwash',
+    'powerwashes',
+  ]
+  for (const column of added) old.exec(`alter table machines drop column ${column}`)
+  old.exec(`delete from kit_migrations where name = '${step}'`)
+  old.exec(
+    `insert into machines values ('${MAC}', 'running', 1, 2, 3, 4, null, 'bios', null, 'b1', '1', 'ff', '[]')`,
+  )
+  old.close()
+  const { machines, releases } = await open(t, file)
+  const machine: Machine = {
+    ...{ mac: MAC, state: 'running', stateSinceMs: 1, firstSeenMs: 2, lastSeenMs: 3, lastCheckInMs: 4 },
+    ...{ firmware: 'bios', bootId: 'b1', imageVersion: '1', bundleDigest: 'ff', rebootReasons: [] },
+  }
+  t.deepEqual(await machines.list(), [machine])
+  await machines.save({ ...machine, isInstalled: true })
+  t.true((await machines.find(MAC))?.isInstalled)
+  t.deepEqual(await releases.channels(), [])
 })
 
 test('openStore() refuses a second server, and not a reader', async (t) => {

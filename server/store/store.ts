@@ -2,7 +2,7 @@
 
 import type { Clock } from '#lib/clock.ts'
 import type { Log } from '#lib/log.ts'
-import type { EventLog, LeaseStore, MachineStore, TokenStore } from '#machine/ports.ts'
+import type { EventLog, LeaseStore, MachineStore, ReleaseStore, TokenStore } from '#machine/ports.ts'
 
 import { openDatabase } from './database.ts'
 import { createEventLog } from './event-log.ts'
@@ -10,6 +10,7 @@ import { GroupCommit } from './group-commit.ts'
 import { createLeaseStore } from './lease-store.ts'
 import { createMachineStore } from './machine-store.ts'
 import { migrate } from './migrations.ts'
+import { createReleaseStore } from './release-store.ts'
 import { storeError } from './store-error.ts'
 import { createTokenStore } from './token-store.ts'
 
@@ -29,6 +30,7 @@ export interface Store {
   readonly events: EventLog
   readonly leases: LeaseStore
   readonly tokens: TokenStore
+  readonly releases: ReleaseStore
   /** Waits for writes under way, then gives the file back. A write after this throws KitError `unavailable`. */
   close(): Promise<void>
 }
@@ -57,6 +59,7 @@ export async function openStore({
     events: createEventLog(db, commits, { clock, log, keep: keepEvents, maxBytes: maxEventBytes }),
     leases: createLeaseStore(db, commits),
     tokens: createTokenStore(db, commits, clock),
+    releases: createReleaseStore(db, commits),
     async close() {
       await commits.close()
       await close()

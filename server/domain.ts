@@ -1,0 +1,113 @@
+// The domain put together: the registry, releases and powerwashes over one store.
+
+import type { Clock } from '#lib/clock.ts'
+import { createKeyedQueue } from '#lib/keyed-queue.ts'
+import type { Log } from '#lib/log.ts'
+import type { Mac } from '#lib/mac.ts'
+import type { Service } from '#lib/service.ts'
+import { Consultant } from '#machine/consultant.ts'
+import { Desk } from '#machine/desk.ts'
+import { Fleet } from '#machine/fleet.ts'
+import type { Bundles, ImageStore, Powerwashes, Profiles, Releases } from '#machine/ports.ts'
+import { PowerwashDesk } from '#machine/powerwash-desk.ts'
+import { ReleaseBook } from '#machine/release-book.ts'
+import { ReleaseDesk } from '#machine/releases.ts'
+import { Rollouts } from '#machine/rollouts.ts'
+import { Roster } from '#machine/roster.ts'
+import type { Store } from '#store/store.ts'
+
+export interface DomainParts {
+  readonly store: Pick<Store, 'machines' | 'events' | 'releases'>
+  readonly tree: Profiles
+  readonly overlays: Bundles
+  readonly images: Pick<ImageStore, 'list' | 'find' | 'remove' | 'onChange'>
+  readonly clock: Clock
+  readonly log: Log
+  /** No slash at the end. */
+  readonly baseUrl: string
+  readonly mostMachines?: number
+}
+
+export interface Domain {
+  readonly roster: Roster
+  readonly desk: Desk
+  readonly releases: Releases
+  readonly powerwashes: Powerwashes
+  readonly rollouts: Rollouts
+  /** Sees images come and go; starts after the images and before those who are asked from outside. */
+  readonly releaseFollower: Service
+  /** Settings and bundles are others than before: decides anew who may do what, and wakes those who wait. */
+  profilesChanged(): Promise<void>
+  /** Reads what the store knows. Called once, before anything else. */
+  loadDomain(): Promise<void>
+}
+
+export function createDomain(parts: DomainParts): Domain {
+  const { store, tree: profiles, overlays: bundles, images, clock, log, baseUrl } = parts
+  const { machines, events } = store
+  const queue = createKeyedQueue<Mac>()
+  const book = new ReleaseBook(store.releases)
+  // The machines come from the roster, which asks the fleet for what they should run.
+  const fleet = new Fleet({ book, profiles, images, clock, machines: () => roster.all() })
+  const roster = new Roster({
+    ...{ machines, events, profiles, bundles, queue, clock },
+    ...(parts.mostMachines !== undefined && { mostMachines: parts.mostMachines }),
+    releases: {
+      wantedImage: (profile, machine) => fleet.wantedVersion(profile, machine),
+      pinOf: (mac) => book.pinOf(mac),
+    },
+  })
+  const consultant = new Consultant({ profiles, bundles, log })
+  const onChange = () => desk.announceTargetChange()
+  const rollouts = new Rollouts({ fleet, book, events, clock, log, onChange })
+  const isSound = (version: string) =>
+    images.find(version) !== undefined && book.quarantineOf(version) === undefined
+  const desk = new Desk({
+    ...{ roster, machines, events, consultant, fleet, rollouts, isSound, queue, clock, baseUrl },
+  })
+  const all = () => roster.all()
+  const releases = new ReleaseDesk({ book, fleet, rollouts, machines: all, images, events, clock, onChange })
+  const powerwashes = new PowerwashDesk({
+    ...{ roster, profiles, consultant, fleet, events, queue, clock, baseUrl, onChange },
+  })
+  return {
+    ...{ roster, desk, releases, powerwashes, rollouts },
+    releaseFollower: createReleaseFollower({ images, releases, log }),
+    async profilesChanged() {
+      await rollouts.settle()
+      desk.announceTargetChange()
+    },
+    async loadDomain() {
+      await roster.load()
+      await book.load()
+    },
+  }
+}
+
+interface FollowerParts {
+  readonly images: Pick<ImageStore, 'onChange'>
+  readonly releases: Pick<ReleaseDesk, 'imagesChanged'>
+  readonly log: Log
+}
+
+function createReleaseFollower({ images, releases, log }: FollowerParts): Service {
+  let unsubscribe = () => {}
+  let latest: Promise<void> = Promise.resolve()
+  const follow = () => {
+    latest = releases.imagesChanged().catch((error: unknown) => {
+      log.error({ err: error }, 'Cannot go on after a change of the images')
+    })
+  }
+  return {
+    name: 'release follower',
+    async start() {
+      unsubscribe = images.onChange(follow)
+      follow()
+      await latest
+    },
+    async stop() {
+      unsubscribe()
+      await latest
+    },
+  }
+}

@@ -1,0 +1,283 @@
+// Channels, pins and locks as people and other tools handle them.
+
+import type { Clock } from '#lib/clock.ts'
+import { KitError } from '#lib/errors.ts'
+import { createKeyedQueue } from '#lib/keyed-queue.ts'
+import type { Mac } from '#lib/mac.ts'
+import { didYouMean } from '#lib/nearest.ts'
+
+import type { NewEvent } from './event.ts'
+import type { Fleet } from './fleet.ts'
+import type { Machine } from './machine.ts'
+import type { Channel, ChannelView, EventLog, ImageStore, ImageView, Releases, RolloutView } from './ports.ts'
+import type { ReleaseBook } from './release-book.ts'
+import type { Rollouts } from './rollouts.ts'
+import { checkSetting } from './settings.ts'
+
+export interface ReleaseDeskOptions {
+  readonly book: ReleaseBook
+  readonly fleet: Fleet
+  readonly rollouts: Rollouts
+  readonly machines: () => readonly Machine[]
+  readonly images: Pick<ImageStore, 'list' | 'find' | 'remove'>
+  readonly events: EventLog
+  readonly clock: Clock
+  /** Which image a machine should run may be another than before. */
+  readonly onChange: () => void
+}
+
+/** The first channel to point at an image, of a server that has none yet. */
+const FIRST_CHANNEL = 'stable'
+const PREVIOUS_MAX = 10
+
+export class ReleaseDesk implements Releases {
+  readonly #options: ReleaseDeskOptions
+  readonly #queue = createKeyedQueue<'all'>()
+
+  constructor(options: ReleaseDeskOptions) {
+    this.#options = options
+  }
+
+  async images(): Promise<readonly ImageView[]> {
+    const { images, book } = this.#options
+    const channels = book.channels()
+    return images.list().map(({ version, arch, sizeBytes, importedMs, epoch }) => {
+      const quarantine = book.quarantineOf(version)
+      return {
+        ...{ version, arch, sizeBytes, importedMs, epoch },
+        channels: channels.filter((channel) => channel.version === version).map(({ name }) => name),
+        machines: this.#machinesWith(version),
+        ...(quarantine && { quarantine }),
+      }
+    })
+  }
+
+  async channels(): Promise<readonly ChannelView[]> {
+    return this.#options.fleet.channelNames().map((name) => this.#view(name))
+  }
+
+  async promote(version: string, channel: string): Promise<ChannelView> {
+    this.#requireName(channel)
+    return this.#change(async () => {
+      this.#requireUsable(version, `promote ${version} to ${channel}`)
+      await this.#promote(version, channel, 'a person')
+      return this.#view(channel)
+    })
+  }
+
+  /** Called at the start and when an image came or went. The very first image of a server needs nobody to promote it. */
+  async imagesChanged(): Promise<void> {
+    await this.#change(async () => {
+      const [newest] = this.#options.images.list()
+      if (newest === undefined || this.#options.book.channels().length > 0) return
+      await this.#promote(newest.version, FIRST_CHANNEL, 'the first image of this server')
+    })
+  }
+
+  async pause(channel: string, isPaused: boolean): Promise<ChannelView> {
+    this.#requireName(channel)
+    return this.#change(async () => {
+      const { book, fleet, clock, events } = this.#options
+      this.#requireKnown(channel)
+      const before = fleet.pointerOf(channel)
+      if (before.isPaused !== isPaused) {
+        const kind = isPaused ? 'channel-paused' : 'channel-resumed'
+        const message = `channel ${channel} ${isPaused ? 'gives no updates for now' : 'gives updates again'}`
+        await Promise.all([
+          book.saveChannel({ ...before, isPaused, changedMs: clock.nowMs() }),
+          events.append({ kind, message, data: { channel } }),
+        ])
+      }
+      return this.#view(channel)
+    })
+  }
+
+  async pin(mac: Mac, version: string | undefined): Promise<void> {
+    await this.#change(async () => {
+      const { book, events } = this.#options
+      if (version !== undefined) this.#requireUsable(version, `pin ${mac} to ${version}`)
+      if (book.pinOf(mac) === version) return
+      const event: NewEvent =
+        version === undefined
+          ? { kind: 'machine-unpinned', mac, message: 'it follows its channel again' }
+          : { kind: 'machine-pinned', mac, message: `it stays on image ${version}`, data: { image: version } }
+      await Promise.all([book.pin(mac, version), events.append(event)])
+    })
+  }
+
+  async removeImage(version: string): Promise<void> {
+    await this.#change(async () => {
+      const { images } = this.#options
+      this.#requireImage(version, `remove image ${version}`)
+      this.#requireUnused(version)
+      await images.remove(version)
+    })
+  }
+
+  async rollouts(): Promise<readonly RolloutView[]> {
+    return this.#options.rollouts.views()
+  }
+
+  async retry(channel: string): Promise<RolloutView> {
+    const { book, events } = this.#options
+    this.#requireName(channel)
+    const version = book.channel(channel)?.version
+    if (version === undefined) throw this.#withoutImage(channel)
+    await this.#change(async () => {
+      if (book.quarantineOf(version) === undefined && book.failuresOf(version).length === 0) return
+      const message = `image ${version} may be used again`
+      await Promise.all([
+        book.lift(version),
+        events.append({ kind: 'quarantine-lifted', message, data: { image: version, channel } }),
+      ])
+    })
+    const view = this.#options.rollouts.views().find((rollout) => rollout.channel === channel)
+    if (view === undefined) throw this.#withoutImage(channel)
+    return view
+  }
+
+  async lock(group: string, id: string): Promise<{ readonly isHeld: boolean; readonly holder?: string }> {
+    this.#requireName(group)
+    const { book, fleet, clock } = this.#options
+    // In the queue of the rollouts: two who ask at once must not both get the last one.
+    return this.#options.rollouts.exclusively(async () => {
+      const holder = foreignHolder(id)
+      const own = book.lockOf(holder)
+      if (own !== undefined) return own.channel === group ? { isHeld: true } : { isHeld: false, holder }
+      const locks = book.locksOf(group)
+      const { machines, policy } = fleet.rolloutFacts(group)
+      const [first] = locks
+      if (first !== undefined && locks.length >= policy.atOnce(machines.length)) {
+        return { isHeld: false, holder: first.holder }
+      }
+      await book.lock({ channel: group, holder, sinceMs: clock.nowMs() })
+      return { isHeld: true }
+    })
+  }
+
+  async unlock(group: string, id: string): Promise<void> {
+    this.#requireName(group)
+    const { book, rollouts } = this.#options
+    const holder = foreignHolder(id)
+    await rollouts.exclusively(async () => {
+      if (book.lockOf(holder)?.channel === group) await book.unlock(holder)
+    })
+    await rollouts.settle()
+  }
+
+  /** One after another, and what follows from it for the machines before it resolves. */
+  async #change<Result>(work: () => Promise<Result>): Promise<Result> {
+    const result = await this.#queue.run('all', work)
+    await this.#options.rollouts.settle()
+    this.#options.onChange()
+    return result
+  }
+
+  async #promote(version: string, name: string, why: string): Promise<void> {
+    const { book, fleet, clock, events } = this.#options
+    const before = fleet.pointerOf(name)
+    if (before.version === version) return
+    const earlier = [before.version, ...before.previous].filter(
+      (each) => each !== undefined && each !== version,
+    )
+    const after: Channel = {
+      name,
+      version,
+      previous: earlier.filter((each) => each !== undefined).slice(0, PREVIOUS_MAX),
+      isPaused: before.isPaused,
+      changedMs: clock.nowMs(),
+    }
+    const from = before.version === undefined ? '' : `, before it was ${before.version}`
+    await Promise.all([
+      book.saveChannel(after),
+      events.append({
+        kind: 'channel-promoted',
+        message: `channel ${name} points at image ${version}${from} (${why})`,
+        data: { channel: name, image: version },
+      }),
+    ])
+  }
+
+  #view(name: string): ChannelView {
+    const { fleet } = this.#options
+    return { ...fleet.pointerOf(name), machines: fleet.membersOf(name) }
+  }
+
+  /** That run it or have it in a slot. */
+  #machinesWith(version: string): readonly Mac[] {
+    return this.#options
+      .machines()
+      .filter(({ imageVersion, slots }) =>
+        [imageVersion, slots?.a.image, slots?.b.image].some((image) => image === version),
+      )
+      .map(({ mac }) => mac)
+      .sort()
+  }
+
+  #requireName(channel: string): void {
+    const wrong = channel === '' ? 'it has no name' : checkSetting('machines', 'channel', channel)
+    if (wrong !== undefined) throw new KitError('invalid-input', `Cannot use channel ${channel}: ${wrong}`)
+  }
+
+  #requireKnown(channel: string): void {
+    const names = this.#options.fleet.channelNames()
+    if (names.includes(channel)) return
+    const hint = didYouMean(channel, names)
+    throw new KitError('not-found', `Cannot find channel ${channel}: nothing points at it${hint}`, {
+      fix: `kateskit channel promote <version> ${channel}`,
+    })
+  }
+
+  #requireImage(version: string, what: string): void {
+    const { images } = this.#options
+    if (images.find(version) !== undefined) return
+    const versions = images.list().map((image) => image.version)
+    const hint = didYouMean(version, versions)
+    throw new KitError('not-found', `Cannot ${what}: there is no image ${version}${hint}`, {
+      fix: versions.length === 0 ? 'kateskit image import <file>' : `there are: ${versions.join(', ')}`,
+    })
+  }
+
+  #requireUsable(version: string, what: string): void {
+    this.#requireImage(version, what)
+    const { book } = this.#options
+    const quarantine = book.quarantineOf(version)
+    if (quarantine === undefined) return
+    const channel = book.channels().find((each) => each.version === version)?.name
+    throw new KitError(
+      'conflict',
+      `Cannot ${what}: it is in quarantine, for it failed on ${quarantine.mac}: ${quarantine.reason}`,
+      {
+        fix:
+          channel === undefined
+            ? 'use an image with the mistake mended'
+            : `look into it, then lift the quarantine: kateskit rollout retry ${channel}`,
+      },
+    )
+  }
+
+  #requireUnused(version: string): void {
+    const { book } = this.#options
+    const channels = book.channels().filter((each) => each.version === version)
+    const users = [
+      ...channels.map(({ name }) => `channel ${name} points at it`),
+      ...book.pinsTo(version).map((mac) => `${mac} is pinned to it`),
+      ...this.#machinesWith(version).map((mac) => `${mac} has it`),
+    ]
+    if (users.length === 0) return
+    const shown = users.length > 4 ? [...users.slice(0, 3), `${users.length - 3} more`] : users
+    throw new KitError('conflict', `Cannot remove image ${version}: ${shown.join(', ')}`, {
+      fix: 'promote another image, unpin, and let the machines be updated first',
+    })
+  }
+
+  #withoutImage(channel: string): KitError {
+    return new KitError('not-found', `Cannot find a rollout of ${channel}: the channel points at no image`, {
+      fix: `kateskit channel promote <version> ${channel}`,
+    })
+  }
+}
+
+function foreignHolder(id: string): string {
+  return `fleetlock:${id}`
+}

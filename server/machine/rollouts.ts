@@ -1,0 +1,209 @@
+// Carries the decisions of rollout.ts out: locks, failures, quarantines, and what each machine may do now.
+
+import type { Clock } from '#lib/clock.ts'
+import { describeError } from '#lib/errors.ts'
+import { createKeyedQueue } from '#lib/keyed-queue.ts'
+import type { Log } from '#lib/log.ts'
+import type { Mac } from '#lib/mac.ts'
+import type { Service } from '#lib/service.ts'
+
+import type { NewEvent } from './event.ts'
+import type { Fleet } from './fleet.ts'
+import type { EventLog, RolloutView, UpdateLock } from './ports.ts'
+import type { ReleaseBook } from './release-book.ts'
+import { decideRollout, type RolloutDecision } from './rollout.ts'
+import type { ImageFailure } from './slot-news.ts'
+import type { Permit } from './target.ts'
+
+export interface RolloutsOptions {
+  readonly fleet: Fleet
+  readonly book: ReleaseBook
+  readonly events: EventLog
+  readonly clock: Clock
+  readonly log: Log
+  /** What a machine may do is another than before. */
+  readonly onChange: () => void
+}
+
+const NOTHING: Permit = { mayStage: false, mayReboot: false }
+const MINUTE_MS = 60_000
+
+/** As a service it looks at every full minute: windows open and close, and machines fall silent, without anybody saying so. */
+export class Rollouts implements Service {
+  readonly name = 'rollouts'
+  readonly #options: RolloutsOptions
+  readonly #queue = createKeyedQueue<'all'>()
+  #permits: ReadonlyMap<Mac, Permit> = new Map()
+  #states = new Map<string, string>()
+  #cancelTick = () => {}
+  #isStopped = false
+
+  constructor(options: RolloutsOptions) {
+    this.#options = options
+  }
+
+  async start(): Promise<void> {
+    await this.settle()
+    this.#scheduleTick()
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopped = true
+    this.#cancelTick()
+    await this.#queue.run('all', async () => {})
+  }
+
+  permitOf(mac: Mac): Permit {
+    return this.#permits.get(mac) ?? NOTHING
+  }
+
+  lockOf(mac: Mac): UpdateLock | undefined {
+    return this.#options.book.lockOf(mac)
+  }
+
+  /** Resolves when what has changed is decided, written down and told. */
+  async settle(checkedIn?: Mac): Promise<void> {
+    await this.#queue.run('all', () => this.#settle(checkedIn))
+  }
+
+  /** While nothing else is decided about locks. */
+  async exclusively<Result>(work: () => Promise<Result>): Promise<Result> {
+    return this.#queue.run('all', work)
+  }
+
+  /**
+   * Writes down that images failed on a machine, and gives its lock back. Asks the store before anything is awaited, so
+   * that it shares the commit of the check-in it comes from.
+   */
+  async noteFailures(mac: Mac, failures: readonly ImageFailure[]): Promise<void> {
+    await Promise.all(failures.map((failure) => this.#noteFailure(mac, failure)))
+  }
+
+  async #noteFailure(mac: Mac, { version, reason }: ImageFailure): Promise<void> {
+    const { book, clock, events } = this.#options
+    const atMs = clock.nowMs()
+    const isFirst = book.quarantineOf(version) === undefined
+    await Promise.all([
+      book.addFailure({ version, mac, reason, atMs }),
+      ...(book.lockOf(mac)?.version === version ? [book.unlock(mac)] : []),
+      ...(isFirst ? [book.quarantine({ version, mac, reason, sinceMs: atMs })] : []),
+      ...(isFirst ? [events.append(quarantined(mac, version, reason))] : []),
+    ])
+  }
+
+  /** What people see of the channels that point at an image. */
+  views(): readonly RolloutView[] {
+    const { book, fleet } = this.#options
+    return book.channels().flatMap(({ name, version }) => {
+      if (version === undefined) return []
+      const facts = fleet.rolloutFacts(name)
+      return [toView(name, { version, decision: decideRollout(facts), haltAfter: facts.policy.haltAfter })]
+    })
+  }
+
+  async #settle(checkedIn: Mac | undefined): Promise<void> {
+    const permits = new Map<Mac, Permit>()
+    for (const name of this.#options.fleet.channelNames()) {
+      const decision = await this.#settleChannel(name, checkedIn)
+      for (const [mac, permit] of decision.permits) permits.set(mac, permit)
+    }
+    const isNews = describePermits(permits) !== describePermits(this.#permits)
+    this.#permits = permits
+    if (isNews) this.#options.onChange()
+  }
+
+  async #settleChannel(name: string, checkedIn: Mac | undefined): Promise<RolloutDecision> {
+    const { fleet, book, events, clock } = this.#options
+    let decision = decideRollout(fleet.rolloutFacts(name, checkedIn))
+    if (decision.lost.length > 0) {
+      for (const { mac, ...failure } of decision.lost) {
+        await Promise.all([this.#noteFailure(mac, failure), events.append(lost(mac, failure))])
+      }
+      decision = decideRollout(fleet.rolloutFacts(name, checkedIn))
+    }
+    const sinceMs = clock.nowMs()
+    await Promise.all([
+      ...decision.released.map((holder) => book.unlock(holder)),
+      ...decision.grants.flatMap(({ mac, version }) => [
+        book.lock({ channel: name, holder: mac, version, sinceMs }),
+        events.append(started(mac, version)),
+      ]),
+    ])
+    // An hour of silence counts from here for a machine that gets the lock now.
+    for (const { mac } of decision.grants) fleet.heard(mac)
+    await this.#tellState(name, decision)
+    return decision
+  }
+
+  /** A rollout that ends or stops is news once; what it was when the server started is none. */
+  async #tellState(channel: string, { state, reason }: RolloutDecision): Promise<void> {
+    const { book, events } = this.#options
+    const image = book.channel(channel)?.version
+    if (image === undefined) return
+    const before = this.#states.get(channel)
+    const now = `${image} ${state}`
+    this.#states.set(channel, now)
+    if (before === undefined || before === now) return
+    const data = { channel, image }
+    if (state === 'halted') {
+      const message = `the update of ${channel} to ${image} stopped: ${reason}`
+      await events.append({ kind: 'rollout-halted', message, data })
+    } else if (state === 'done' && before === `${image} running`) {
+      await events.append({ kind: 'rollout-done', message: `${channel} has ${image}`, data })
+    }
+  }
+
+  #scheduleTick(): void {
+    if (this.#isStopped) return
+    const { clock, log } = this.#options
+    this.#cancelTick = clock.after(MINUTE_MS - (clock.nowMs() % MINUTE_MS), () => {
+      this.settle()
+        .catch((error: unknown) =>
+          log.error({ err: error }, `Cannot go on with updates: ${describeError(error)}`),
+        )
+        .finally(() => this.#scheduleTick())
+    })
+  }
+}
+
+function describePermits(permits: ReadonlyMap<Mac, Permit>): string {
+  return [...permits].map(([mac, { mayStage, mayReboot }]) => `${mac} ${mayStage} ${mayReboot}`).join()
+}
+
+function toView(
+  channel: string,
+  { version, decision, haltAfter }: { version: string; decision: RolloutDecision; haltAfter: number },
+): RolloutView {
+  const { state, reason, atOnce, done, updating, waiting, failed } = decision
+  return {
+    ...{ channel, version, state, atOnce, haltAfter, done, updating, waiting, failed },
+    ...(reason !== undefined && { reason }),
+  }
+}
+
+function quarantined(mac: Mac, version: string, reason: string): NewEvent {
+  return {
+    kind: 'image-quarantined',
+    mac,
+    message: `image ${version} is in quarantine: ${reason}`,
+    data: { image: version },
+  }
+}
+
+function lost(mac: Mac, { version, reason }: ImageFailure): NewEvent {
+  return {
+    kind: 'update-failed',
+    mac,
+    message: `image ${version} failed: ${reason}`,
+    data: { image: version },
+  }
+}
+
+function started(mac: Mac, version: string): NewEvent {
+  return {
+    kind: 'update-started',
+    mac,
+    message: `it may restart into image ${version}`,
+    data: { image: version },
+  }
+}
