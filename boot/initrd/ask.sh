@@ -20,7 +20,11 @@ ask() {
     ask_once "$@" || status=$?
     case "$status" in
       0) return 0 ;;
-      1) fail "Cannot go on: the server refused what this machine said ($1): $(tail -n 1 "$3.error")" ;;
+      1)
+        # Not known, or older than another boot of this machine: only a boot with a new name can go on (init asks for this).
+        if grep -q 'error: HTTP/[0-9.]* 40[49]' "$3.error"; then : >"$KIT_RUN/gone"; fi
+        fail "Cannot go on: the server refused what this machine said ($1): $(tail -n 1 "$3.error")"
+        ;;
     esac
     [ "$attempt" -lt "$DOWNLOAD_ATTEMPTS" ] ||
       fail "Cannot go on: the server at $KIT_URL does not answer ($1, $attempt attempts): $(tail -n 1 "$3.error")"

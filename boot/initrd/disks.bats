@@ -39,6 +39,7 @@ SH
   # Waiting is tried out once; the machines of these tests are quick.
   sed -i 's/sleep "\$pause"/sleep 0.05/' "$KIT_LIB/download.sh" "$KIT_LIB/ask.sh"
   sed -i 's/sleep 1$/:/' "$KIT_LIB/steps/36-disks.sh"
+  cp "$KIT_LIB/plans/install" "$BATS_TEST_TMPDIR/whole-plan"
   printf '%s\n' 35-manifest 36-disks 41-disk 42-partitions 43-slot | tee "$KIT_LIB/plans/install" "$KIT_LIB/plans/powerwash" >"$KIT_LIB/plans/powerwash-all"
   KIT_PLAN=install
   # The machine has its address.
@@ -101,6 +102,92 @@ is_installed() {
   [ "$(on kit-esp 'cat kit/a/vmlinuz')" = 'kernel 2025.11.1' ]
   [ "$(sfdisk --dump "$BATS_TEST_TMPDIR/vda.img" | grep -c 'name="kit-')" -eq 9 ]
   [ "$(grep -c '/root.squashfs 0$' "$FOLDER/fetched")" -eq 1 ]
+}
+
+@test "an install goes straight on into the slot it has just written" {
+  # The network is tried out in steps.bats, drivers are not for this kernel.
+  sed '/10-modules/d; /20-network/d' "$BATS_TEST_TMPDIR/whole-plan" >"$KIT_LIB/plans/install"
+  netboot 'run_steps && cat "$KIT_RUN/env" "$KIT_NEWROOT/etc/motd" && ls -d "$KIT_NEWROOT/persist/volumes"'
+  [ "$status" -eq 0 ] || failed
+  [ "$output" = "KIT_URL=$KIT_URL
+KIT_MAC=$MAC
+KIT_BOOT=boot-1
+KIT_IMAGE=2025.11.1
+KIT_BUNDLE=$KIT_BUNDLE
+KIT_PLAN=install
+KIT_SLOT=a
+from the bundle
+$KIT_NEWROOT/persist/volumes" ]
+  # And the second attempt in the same boot lets go of all that first.
+  KIT_PLAN=powerwash
+  cp "$KIT_LIB/plans/install" "$KIT_LIB/plans/powerwash"
+  netboot 'run_steps && run_steps'
+  [ "$status" -eq 0 ] || failed
+}
+
+@test "36-disks tells what is on which disk, and is not taken in by what is none" {
+  install_once
+  make_disk sda 64
+  make_disk sr0 64
+  make_disk sdb 64 'STICK "1"'
+  mkfs.ext4 -q "$KIT_DEV/sda"
+  # A name of a disk, on another bus each; and one that is read-only.
+  for move in 'sda ata1/host0/target0:0:0/0:0:0:0' 'sdb usb1/1-1/1-1:1.0/host1/target1:0:0/1:0:0:0'; do
+    name="${move%% *}" place="$KIT_SYS/devices/pci0000:00/${move#* }/block"
+    mkdir -p "$place"
+    mv "$KIT_SYS/devices/pci0000:00/0000:00:05.0/virtio1/block/$name" "$place/"
+    ln -s ../.. "$place/$name/device"
+    for link in block class/block; do ln -sfn "$place/$name" "$KIT_SYS/$link/$name"; done
+  done
+  echo 1 >"$KIT_SYS/block/sdb/removable"
+  echo naa.5000c500a1b2c3d4 >"$KIT_SYS/block/sda/device/wwid"
+  echo 'Samsung SSD 870 ' >"$KIT_SYS/block/sda/device/model"
+  printf '\0\200\0\010  S4EV1  ' >"$KIT_SYS/block/sda/device/vpd_pg80"
+  netboot
+  [ "$(sed -n 's/^disks //p' "$FOLDER/reports" | "$BOOT_FOLDER/../node_modules/.bin/node" -e '
+    const { boot, firmware, disks } = JSON.parse(require("fs").readFileSync(0, "utf8"))
+    console.log(boot, firmware)
+    for (const { contents, ...disk } of disks) console.log(JSON.stringify(disk), contents.map((c) => `${c.where}:${c.label}:${c.type}`).join(" "))')" = 'boot-1 bios
+{"name":"sda","sizeBytes":67108864,"removable":false,"transport":"sata","serial":"S4EV1","wwn":"0x5000c500a1b2c3d4","model":"Samsung SSD 870"} sda:undefined:ext4
+{"name":"sdb","sizeBytes":67108864,"removable":true,"transport":"usb","serial":"STICK \"1\""} 
+{"name":"vda","sizeBytes":536870912,"removable":false,"transport":"virtio","serial":"KIT-1","table":"gpt"} vda1:kit-bios:undefined vda2:kit-esp:ext4 vda3:kit-root-a:squashfs vda4:kit-verity-a:DM_verity_hash vda5:kit-root-b:undefined vda6:kit-verity-b:undefined vda7:kit-overlay:ext4 vda8:kit-containers:ext4 vda9:kit-persist:ext4' ] || failed
+}
+
+@test "36-disks cuts a list that is too long for the server, but never to a blank disk" {
+  path="$KIT_SYS/devices/many"
+  for number in $(seq 100 139); do
+    mkdir -p "$path/sd$number/sd${number}1" "$path/sd$number/sd${number}2"
+    ln -s "$path/sd$number" "$KIT_SYS/block/"
+    echo 1000000 >"$path/sd$number/size"
+    head -c 128 /dev/zero | tr '\0' '"' >"$path/sd$number/serial"
+    for part in 1 2; do
+      echo "$part" >"$path/sd$number/sd$number$part/partition"
+      printf 'PARTNAME=%s\n' "$(head -c 100 /dev/zero | tr '\0' '\\')" >"$path/sd$number/sd$number$part/uevent"
+    done
+  done
+  in_disk_machine '. "$KIT_LIB/inventory.sh"; inventory_json'
+  [ "${#output}" -le 16384 ]
+  [ "$("$BOOT_FOLDER/../node_modules/.bin/node" -e '
+    const { disks } = JSON.parse(process.argv[1])
+    console.log(disks.length >= 12 && disks.every((disk) => disk.contents.length > 0))' "$output")" = true ]
+}
+
+@test "a live boot is refused when what was signed is another root image, and goes on without a key or a disk plan" {
+  KIT_PLAN=live
+  printf '%s\n' 35-manifest 36-disks >"$KIT_LIB/plans/live"
+  rm "$FOLDER/disk-plan"
+  export KIT_ROOT_SHA256 KIT_ROOT_SIZE
+  KIT_ROOT_SHA256="$(sha256_of "$FOLDER/images/2025.11.1/root.squashfs")" KIT_ROOT_SIZE=4096
+  in_disk_machine run_steps
+  [ "$status" -eq 1 ]
+  [[ "$(reason_of 35-manifest)" == *' of 4096 bytes by the kernel command line, and '* ]] || failed
+  KIT_ROOT_SIZE="$(stat -c %s "$FOLDER/images/2025.11.1/root.squashfs")"
+  in_disk_machine run_steps
+  [ "$status" -eq 0 ] || failed
+  rm "$KIT_LIB/image-key.pub"
+  in_disk_machine run_steps
+  [ "$status" -eq 0 ] || failed
+  [ -z "$(wipefs "$KIT_DEV/vda")" ]
 }
 
 # fresh_disk: the disk is another one, and the server has heard nothing.
@@ -209,6 +296,7 @@ cut_at() {
     netboot
     [ "$status" -eq 1 ]
     [[ "$(reason_of 41-disk)" == 'Cannot go on: the server refused what this machine said (check-in): '*409* ]] || failed
+    [ -e "$KIT_RUN/gone" ]
     [ -z "$(wipefs "$KIT_DEV/vda")" ]
   done
 }

@@ -5,7 +5,7 @@
 # after_failure STEP: status 0: another attempt may do better; 1: only a reboot can.
 after_failure() {
   if [ -e "$KIT_RUN/gone" ]; then
-    say 'what this boot was told to fetch is no more on the server'
+    say 'the server has moved on: another attempt would be told the same'
     return 1
   fi
   [ "$KIT_PLAN" = disk ] || return 0

@@ -36,13 +36,8 @@ setup() {
 
 # make_image FILE: a root file system that has just what 70-handover looks for, and 3 MiB that do not compress.
 make_image() {
-  local root="$BATS_FILE_TMPDIR/root" library
-  mkdir -p "$root/bin" "$root/sbin" "$root/etc" "$root/run" "$root/var"
-  cp "$BUSYBOX" "$root/bin/sh"
-  { ldd "$BUSYBOX" 2>/dev/null || true; } | grep -o '/[^ ]*' | while read -r library; do
-    mkdir -p "$root${library%/*}" && cp -L "$library" "$root$library"
-  done
-  ln -s /bin/sh "$root/sbin/init"
+  local root="$BATS_FILE_TMPDIR/root"
+  make_root "$root"
   echo 'from the image' | tee "$root/etc/motd" "$root/etc/unwanted" >"$root/etc/plain"
   head -c 3145728 /dev/urandom >"$root/var/noise"
   mksquashfs "$root" "$1" -quiet -no-progress -comp gzip >/dev/null
@@ -136,6 +131,7 @@ nameserver 10.77.0.1" ]
   in_machine run_steps
   [ "$status" -eq 1 ]
   grep -q '"step":"50-bundle","status":"failed".*"message":"Cannot download .*404' "$FOLDER/reports"
+  [ -e "$KIT_RUN/gone" ]
 }
 
 @test "a boot goes on when its reports are refused" {

@@ -150,11 +150,12 @@ PARTS
   printf 'persistence %s\narguments kit.url=%s kit.mac=%s console=ttyS0\n' "${2:-keep}" "$KIT_URL" "$KIT_MAC"
 }
 
-# make_image FOLDER VERSION: root.squashfs with 6 MiB that do not compress, its hash tree, kernel and initrd, loaders, and a
+# make_signed_image FOLDER VERSION: root.squashfs with 6 MiB that do not compress, its hash tree, kernel and initrd, loaders, and a
 # manifest signed with BATS_FILE_TMPDIR/key.sec, all as the server hands them out.
 make_signed_image() {
   local folder="$1/images/$2" root="$BATS_FILE_TMPDIR/image-root" file
-  mkdir -p "$folder" "$root/usr/lib/kit/boot" "$root/etc"
+  make_root "$root"
+  mkdir -p "$folder" "$root/usr/lib/kit/boot"
   for file in systemd-bootx64.efi ipxe.efi ipxe.lkrn grub.cfg grub-boot.img grub-core.img; do
     echo "this is $file" >"$root/usr/lib/kit/boot/$file"
   done

@@ -49,6 +49,17 @@ $1"
   [ "$output" = "$dash_output" ] || { echo "dash: $dash_output, busybox: $output" && return 99; }
 }
 
+# make_root DIRECTORY: the root of an image that 70-handover would hand over to.
+make_root() {
+  local library
+  mkdir -p "$1/bin" "$1/sbin" "$1/etc" "$1/run" "$1/var/lib"
+  cp "$BUSYBOX" "$1/bin/sh"
+  { ldd "$BUSYBOX" 2>/dev/null || true; } | grep -o '/[^ ]*' | while read -r library; do
+    mkdir -p "$1${library%/*}" && cp -L "$library" "$1$library"
+  done
+  ln -sf /bin/sh "$1/sbin/init"
+}
+
 # start_server FOLDER [ADDRESS] [PORT]: the test server; its URL in SERVER_URL, its process in SERVER_PID.
 start_server() {
   local folder="$1"

@@ -115,6 +115,7 @@ mount_kit_partitions 2>"$KIT_RUN/error" || refused "$KIT_RUN/error"
 disk="$(kit_disk)"
 data="$(find_partition "kit-root-$KIT_SLOT" "$disk")"
 hashes="$(find_partition "kit-verity-$KIT_SLOT" "$disk")"
+loader_tidy || progress "cannot tidy the boot loader’s entries"
 check_record
 count_attempt
 choose_bundle
