@@ -5,8 +5,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-import type { ExecutionContext } from 'ava'
-
 import { probeKvm } from '#lab/kvm.ts'
 import { type LabMachine, parseLabMachines } from '#lab/lab-machines.ts'
 import {
@@ -59,7 +57,11 @@ export const [UEFI, BIOS, UEFI_2, BIOS_2] = parseLabMachines('uefi,bios,uefi,bio
 ]
 
 /** What of a test or a benchmark this needs: its end, whether it went well, and a place to say things. */
-export type Surroundings = Pick<ExecutionContext, 'teardown' | 'passed' | 'log'>
+export interface Surroundings {
+  teardown(end: () => unknown): void
+  readonly passed: boolean
+  log(...words: readonly unknown[]): void
+}
 
 /** Ends, with everything in it, when the test ends. */
 export async function startTestLan(t: Surroundings, options: TestLanOptions): Promise<TestLan> {
