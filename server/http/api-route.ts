@@ -32,10 +32,9 @@ export interface ApiParts {
   readonly leases: LeaseStore
   readonly tokens: TokenStore
   readonly serverConfig: () => readonly ExplainedValue[]
-  /** Without one of these three its routes answer `unavailable`. */
-  readonly releases?: Releases
-  readonly powerwashes?: Powerwashes
-  readonly imageStore?: ImageStore
+  readonly releases: Releases
+  readonly powerwashes: Powerwashes
+  readonly imageStore: ImageStore
 }
 
 export interface RouteParts extends ApiParts {
@@ -62,17 +61,9 @@ export interface ApiRoute {
 
 export const API_BODY_MAX_BYTES = 64 * 1024
 
-/** Throws KitError `unavailable` for a part this server runs without. */
-export function need<Part>(part: Part | undefined, what: string): Part {
-  if (part !== undefined) return part
-  throw new KitError('unavailable', `Cannot do this: this server runs without ${what}`)
-}
-
-export const releasesOf = (parts: ApiParts): Releases => need(parts.releases, 'channels')
-
 /** Throws KitError `not-found`, with the nearest version there is. */
-export async function findImage(parts: ApiParts, version: string): Promise<ImageView> {
-  const images = await releasesOf(parts).images()
+export async function findImage({ releases }: ApiParts, version: string): Promise<ImageView> {
+  const images = await releases.images()
   const image = images.find((each) => each.version === version)
   if (image !== undefined) return image
   const nearest = didYouMean(

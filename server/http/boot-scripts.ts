@@ -3,10 +3,11 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
+import { type Clock, systemClock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
 import { macToPath } from '#lib/mac.ts'
-import { type BootPlan, hostnameOf, liveKernelArguments } from '#machine/boot-plan.ts'
+import { type BootPlan, hostnameOf, type ImagePlan, kernelArguments } from '#machine/boot-plan.ts'
 import type { BootOffer } from '#machine/ports.ts'
 
 import { ScriptTemplate, toScriptText } from './script-template.ts'
@@ -20,45 +21,53 @@ export interface BootScripts {
   autoexec(): string
 }
 
-/** What a live boot cannot do without. */
+/** What a boot into an image cannot do without. */
 const NEEDED = ['vmlinuz', 'initrd.img', 'root.squashfs']
 
+/** How long the menu of an installed machine waits for a key before it goes on to the disk. */
+const MENU_SECONDS = 5
+
+/** The holes that each template may have. */
 const NAMES = {
   live: ['hostname', 'image', 'kernel-url', 'initrd-url', 'arguments', 'script-url'],
   'local-disk': ['reason'],
+  installed: ['reason', 'menu-seconds', 'script-url'],
   hold: ['reason', 'script-url'],
   autoexec: ['base-url'],
 } as const
 
-/** Reads and checks every template in `folder`. `baseUrl` has no slash at its end. Throws KitError for a template it cannot use. */
+export interface BootScriptOptions {
+  /** No slash at its end. */
+  readonly baseUrl: string
+  readonly clock?: Clock
+}
+
+/** Reads and checks every template in `folder`. Throws KitError for a template it cannot use. */
 export async function loadBootScripts(
   folder: string,
-  { baseUrl }: { baseUrl: string },
+  { baseUrl, clock = systemClock }: BootScriptOptions,
 ): Promise<BootScripts> {
-  const [live, localDisk, hold, autoexec] = await Promise.all([
+  const [live, localDisk, installed, hold, autoexec] = await Promise.all([
     load(folder, 'live'),
     load(folder, 'local-disk'),
+    load(folder, 'installed'),
     load(folder, 'hold'),
     load(folder, 'autoexec'),
   ])
   const scriptUrl = (mac: Mac) => `${baseUrl}/boot/${macToPath(mac)}.ipxe`
 
-  const forLive = (plan: Extract<BootPlan, { kind: 'live' }>, bootId: string, mac: Mac) => {
-    const { version, files } = plan.image
-    const missing = NEEDED.filter((name) => !files.has(name))
-    if (missing.length > 0) {
-      throw new KitError('unavailable', `Cannot start image ${version}: it has no ${missing.join(', ')}`)
-    }
-    // The MAC in the query lets the server see which machine has its kernel; it means nothing else.
-    const url = (name: string) => `${baseUrl}/images/${version}/${name}?mac=${macToPath(mac)}`
-    return live.render({
-      hostname: hostnameOf(mac, plan.profile),
-      image: version,
-      'kernel-url': url('vmlinuz'),
-      'initrd-url': url('initrd.img'),
-      arguments: liveKernelArguments(plan, { id: bootId, baseUrl }),
+  // All ways to start an image are one script: the kernel's arguments make the difference.
+  const forImage = (plan: ImagePlan, id: string, mac: Mac) =>
+    live.render({
+      ...startWords(plan, mac, baseUrl),
+      arguments: kernelArguments(plan, { id, baseUrl, nowMs: clock.nowMs() }),
       'script-url': scriptUrl(mac),
     })
+
+  const forDisk = ({ reason, menu }: Extract<BootPlan, { kind: 'local-disk' }>, mac: Mac) => {
+    const words = { reason: toScriptText(reason) }
+    if (menu !== true) return localDisk.render(words)
+    return installed.render({ ...words, 'menu-seconds': `${MENU_SECONDS}`, 'script-url': scriptUrl(mac) })
   }
 
   const forHold = (reason: string, mac: Mac) =>
@@ -68,9 +77,12 @@ export async function loadBootScripts(
     forOffer({ plan, boot }, mac) {
       switch (plan.kind) {
         case 'live':
-          return forLive(plan, boot.id, mac)
+        case 'install':
+        case 'powerwash':
+        case 'powerwash-all':
+          return forImage(plan, boot.id, mac)
         case 'local-disk':
-          return localDisk.render({ reason: toScriptText(plan.reason) })
+          return forDisk(plan, mac)
         case 'hold':
           return forHold(plan.reason, mac)
         default:
@@ -79,6 +91,23 @@ export async function loadBootScripts(
     },
     hold: forHold,
     autoexec: () => autoexec.render({ 'base-url': baseUrl }),
+  }
+}
+
+/** Throws KitError `unavailable` for an image that is not all there. */
+function startWords({ image, profile }: ImagePlan, mac: Mac, baseUrl: string) {
+  const { version, files } = image
+  const missing = NEEDED.filter((name) => !files.has(name))
+  if (missing.length > 0) {
+    throw new KitError('unavailable', `Cannot start image ${version}: it has no ${missing.join(', ')}`)
+  }
+  // The MAC in the query lets the server see which machine has its kernel; it means nothing else.
+  const url = (name: string) => `${baseUrl}/images/${version}/${name}?mac=${macToPath(mac)}`
+  return {
+    hostname: hostnameOf(mac, profile),
+    image: version,
+    'kernel-url': url('vmlinuz'),
+    'initrd-url': url('initrd.img'),
   }
 }
 

@@ -12,8 +12,8 @@ import type { KernelWatch } from './kernel-watch.ts'
 
 export interface FileDoor {
   readonly images: Images
-  /** Where signed manifests come from; without it there are none. */
-  readonly imageStore?: ImageStore
+  /** Where signed manifests come from. */
+  readonly imageStore: Pick<ImageStore, 'manifest'>
   readonly bundles: Bundles
   readonly events: EventLog
   readonly kernels: KernelWatch
@@ -54,7 +54,7 @@ export async function serveImage(exchange: Exchange, path: string, door: FileDoo
 
 /** The store signs them anew from time to time, so they are no files with a digest of their own. */
 function sendManifest({ response }: Exchange, version: string, name: string, { imageStore }: FileDoor): void {
-  const manifest = imageStore?.manifest(version)
+  const manifest = imageStore.manifest(version)
   if (manifest === undefined)
     throw new KitError('not-found', 'Cannot send this manifest: no image of that version has one')
   sendText(response, name === 'manifest' ? manifest.text : manifest.signature)

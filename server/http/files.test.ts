@@ -115,8 +115,6 @@ test('a signed manifest comes from the store, and there is none without it', asy
   t.is(await curl(`${url}/images/7/manifest.sig`), 'untrusted comment: x\nRW\n')
   t.regex(await headOf('-I', `${url}/images/7/manifest`), /200 ok[\s\S]*content-length: 27\r/)
   t.regex(await headOf(`${url}/images/8/manifest`), /^http\/1\.1 404/)
-  const without = await start(t)
-  t.regex(await headOf(`${without.url}/images/7/manifest`), /^http\/1\.1 404/)
 })
 
 test('If-None-Match spares the download, and If-Range sends all of a file that is another now', async (t) => {

@@ -9,12 +9,11 @@ import { ERROR_STATUS, type ErrorCode, KitError } from '#lib/errors.ts'
 import type { Log } from '#lib/log.ts'
 import type { Releases } from '#machine/ports.ts'
 
-import { need } from './api-route.ts'
 import { closeAfter, type Exchange, requireMethod, sendJson, toKitError } from './exchange.ts'
 import { readBody } from './request-body.ts'
 
 export interface FleetLockDoor {
-  readonly releases?: Releases
+  readonly releases: Releases
   readonly log: Log
 }
 
@@ -48,7 +47,7 @@ export async function serveFleetLock(exchange: Exchange, path: string, door: Fle
       sendJson(response, 400, { kind: 'missing_fleetlock_header', value })
       return
     }
-    await answer(exchange, path, need(door.releases, 'channels'))
+    await answer(exchange, path, door.releases)
     response.writeHead(200, { 'Content-Length': 0, 'Cache-Control': 'no-store' }).end()
   } catch (error) {
     refuse(response, error, door.log)
@@ -60,8 +59,13 @@ async function answer({ request }: Exchange, path: string, releases: Releases): 
   if (path === 'steady-state') return await releases.unlock(client.group, client.id)
   const { isHeld, holder } = await releases.lock(client.group, client.id)
   if (isHeld) return
-  const who = holder === undefined ? 'nobody may restart now' : `${holder} has the lock`
-  throw new KitError('conflict', `Cannot let ${client.id} restart: ${who}`)
+  throw new KitError('conflict', `Cannot let ${client.id} restart: ${whyNot(client.id, holder)}`)
+}
+
+function whyNot(id: string, holder: string | undefined): string {
+  if (holder === undefined) return 'nobody may now'
+  // UpdateLock.holder in machine/ports.ts
+  return holder === `fleetlock:${id}` ? 'it has the lock of another group' : `${holder} has the lock`
 }
 
 function refuse(response: ServerResponse, thrown: unknown, log: Log): void {

@@ -1,10 +1,11 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 
 import test from 'ava'
 
+import { systemClock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 import { parseMac } from '#lib/mac.ts'
-import type { BootPlan } from '#machine/boot-plan.ts'
+import { type BootPlan, type ImagePlan, kernelArguments } from '#machine/boot-plan.ts'
 import type { Image } from '#machine/ports.ts'
 import { findScriptProblem } from '#machine/script-text.ts'
 
@@ -99,8 +100,8 @@ const image = (names: readonly string[]): Image => ({
   arch: 'amd64',
   files: new Map(names.map((name) => [name, { name, sizeBytes: 7, sha256: DIGEST, file: `/x/${name}` }])),
 })
-const live = (names: readonly string[], kernelArguments?: string): BootPlan => ({
-  kind: 'live',
+const starting = (kind: ImagePlan['kind'], names: readonly string[], extra?: string): ImagePlan => ({
+  kind,
   image: image(names),
   bundle: { digest: DIGEST, sizeBytes: 1, file: '/x' },
   profile: {
@@ -109,27 +110,31 @@ const live = (names: readonly string[], kernelArguments?: string): BootPlan => (
     channel: 'stable',
     layers: [],
     settings: new Map(
-      kernelArguments === undefined
-        ? []
-        : [['kernel-arguments', { value: kernelArguments, layer: 'defaults', file: 'f' }]],
+      extra === undefined ? [] : [['kernel-arguments', { value: extra, layer: 'defaults', file: 'f' }]],
     ),
   },
 })
 const ALL = ['vmlinuz', 'initrd.img', 'root.squashfs']
 const offer = (plan: BootPlan) => ({ boot: { id: 'b1', mac: MAC, mintedMs: 1, plan: plan.kind }, plan })
 
-test('forOffer() makes a live script that names everything by absolute URL', async (t) => {
-  const script = (await loadBootScripts('boot/ipxe', { baseUrl: BASE_URL })).forOffer(offer(live(ALL)), MAC)
-  const kernel = script.split('\n').find((line) => line.startsWith('kernel '))
-  t.is(
-    kernel,
-    `kernel --name vmlinuz ${BASE_URL}/images/2026.1/vmlinuz?mac=52-54-00-12-34-56 initrd=initrd.img` +
-      ` kit.url=${BASE_URL} kit.mac=52-54-00-12-34-56 kit.boot=b1 kit.image=2026.1 kit.root-sha256=${DIGEST}` +
-      ` kit.root-size=7 kit.bundle=${DIGEST} systemd.hostname=kit-12-34-56 || goto failed`,
-  )
-  t.true(script.startsWith('#!ipxe\necho '))
-  t.false(script.includes('{{'))
-})
+const clock = { ...systemClock, nowMs: () => 1_700_000_000_999 }
+
+for (const kind of ['live', 'install', 'powerwash', 'powerwash-all'] as const) {
+  test(`forOffer() makes a script for ${kind} that names everything by absolute URL`, async (t) => {
+    const scripts = await loadBootScripts('boot/ipxe', { baseUrl: BASE_URL, clock })
+    const plan = starting(kind, ALL)
+    const script = scripts.forOffer(offer(plan), MAC)
+    const words = kernelArguments(plan, { id: 'b1', baseUrl: BASE_URL, nowMs: clock.nowMs() })
+    t.regex(words, new RegExp(`^kit.plan=${kind} .*kit.boot=b1 .*kit.time=1700000000 `))
+    t.is(
+      script.split('\n').find((line) => line.startsWith('kernel ')),
+      `kernel --name vmlinuz ${BASE_URL}/images/2026.1/vmlinuz?mac=52-54-00-12-34-56 initrd=initrd.img ${words}` +
+        ' || goto failed',
+    )
+    t.true(script.startsWith('#!ipxe\necho '))
+    t.false(script.includes('{{'))
+  })
+}
 
 test('forOffer() says on the console why a machine goes to its disk or waits', async (t) => {
   const scripts = await loadBootScripts('boot/ipxe', { baseUrl: BASE_URL })
@@ -143,11 +148,19 @@ test('forOffer() says on the console why a machine goes to its disk or waits', a
   t.true(hold.includes(`${BASE_URL}/boot/52-54-00-12-34-56.ipxe?uuid=\${uuid}`))
 })
 
+test('forOffer() offers whoever sits at an installed machine a powerwash, and goes on by itself', async (t) => {
+  const scripts = await loadBootScripts('boot/ipxe', { baseUrl: BASE_URL })
+  const menu = scripts.forOffer(offer({ kind: 'local-disk', reason: 'installed', menu: true }), MAC)
+  t.regex(menu, /\nchoose --default disk --timeout 5000 choice \|\| goto disk\n/)
+  t.regex(menu, /\/boot\/52-54-00-12-34-56\.ipxe\?.*&want=powerwash /)
+  t.notRegex(scripts.forOffer(offer({ kind: 'local-disk', reason: 'no role' }), MAC), /powerwash/)
+})
+
 test('forOffer() refuses an incomplete image and arguments that iPXE would act on', async (t) => {
   const scripts = await loadBootScripts('boot/ipxe', { baseUrl: BASE_URL })
-  const incomplete = () => scripts.forOffer(offer(live(['vmlinuz'])), MAC)
+  const incomplete = () => scripts.forOffer(offer(starting('live', ['vmlinuz'])), MAC)
   t.throws(incomplete, { instanceOf: KitError, message: /initrd\.img, root\.squashfs/ })
-  const sly = () => scripts.forOffer(offer(live(ALL, 'quiet || shell')), MAC)
+  const sly = () => scripts.forOffer(offer(starting('live', ALL, 'quiet || shell')), MAC)
   t.throws(sly, { instanceOf: KitError, message: /arguments.*\|\|/ })
 })
 
@@ -156,8 +169,12 @@ test('every script goes to labels it has, and ends in no shell', async (t) => {
   const all = [
     scripts.autoexec(),
     scripts.hold('x', MAC),
-    scripts.forOffer(offer(live(ALL)), MAC),
+    scripts.forOffer(offer(starting('live', ALL)), MAC),
     scripts.forOffer(offer({ kind: 'local-disk', reason: 'x' }), MAC),
+    scripts.forOffer(offer({ kind: 'local-disk', reason: 'x', menu: true }), MAC),
+    ...(['install', 'powerwash', 'powerwash-all'] as const).map((kind) =>
+      scripts.forOffer(offer(starting(kind, ALL)), MAC),
+    ),
   ]
   for (const script of all) {
     const labels = [...script.matchAll(/^:(\S+)/gm)].map(([, label]) => label)
@@ -173,8 +190,8 @@ test('every script goes to labels it has, and ends in no shell', async (t) => {
 })
 
 test('the templates say what they are for on their second line', (t) => {
-  for (const kind of ['live', 'local-disk', 'hold', 'autoexec']) {
-    t.regex(readFileSync(`boot/ipxe/${kind}.ipxe`, 'utf8').split('\n')[1] ?? '', /^# \w/)
+  for (const name of readdirSync('boot/ipxe').filter((each) => each.endsWith('.ipxe'))) {
+    t.regex(readFileSync(`boot/ipxe/${name}`, 'utf8').split('\n')[1] ?? '', /^# \w/)
   }
 })
 

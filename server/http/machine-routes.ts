@@ -4,10 +4,9 @@ import { z } from 'zod'
 
 import { KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
-import type { Powerwashes } from '#machine/ports.ts'
 import { findSettingRule } from '#machine/settings.ts'
 
-import { API_BODY_MAX_BYTES, type ApiParts, type ApiRoute, findImage, need, releasesOf } from './api-route.ts'
+import { API_BODY_MAX_BYTES, type ApiRoute } from './api-route.ts'
 import { readBody } from './request-body.ts'
 
 const ROLE_BODY = z.object({
@@ -57,7 +56,7 @@ export const MACHINE_ROUTES: readonly ApiRoute[] = [
   {
     method: 'get',
     path: '/machines/:mac/plan',
-    answer: (call, parts) => powerwashesOf(parts).plan(call.mac()),
+    answer: (call, parts) => parts.powerwashes.plan(call.mac()),
   },
   {
     method: 'post',
@@ -65,13 +64,13 @@ export const MACHINE_ROUTES: readonly ApiRoute[] = [
     async answer(call, parts) {
       const shape = { shape: POWERWASH_BODY, maxBytes: API_BODY_MAX_BYTES, isOptional: true }
       const { persistence } = await readBody(call.request, shape)
-      return powerwashesOf(parts).request(call.mac(), persistence ? 'wipe' : 'keep')
+      return parts.powerwashes.request(call.mac(), persistence ? 'wipe' : 'keep')
     },
   },
   {
     method: 'delete',
     path: '/machines/:mac/powerwash',
-    answer: (call, parts) => powerwashesOf(parts).cancel(call.mac()),
+    answer: (call, parts) => parts.powerwashes.cancel(call.mac()),
   },
   {
     method: 'put',
@@ -79,8 +78,7 @@ export const MACHINE_ROUTES: readonly ApiRoute[] = [
     async answer(call, parts) {
       const mac = call.mac()
       const { version } = await readBody(call.request, { shape: PIN_BODY, maxBytes: API_BODY_MAX_BYTES })
-      await findImage(parts, version)
-      await releasesOf(parts).pin(mac, version)
+      await parts.releases.pin(mac, version)
       return { mac, pin: version }
     },
   },
@@ -88,15 +86,11 @@ export const MACHINE_ROUTES: readonly ApiRoute[] = [
     method: 'delete',
     path: '/machines/:mac/pin',
     async answer(call, parts) {
-      await releasesOf(parts).pin(call.mac(), undefined)
+      await parts.releases.pin(call.mac(), undefined)
       return { mac: call.mac() }
     },
   },
 ]
-
-function powerwashesOf(parts: ApiParts): Powerwashes {
-  return need(parts.powerwashes, 'powerwash')
-}
 
 function refuseUnknown(mac: Mac): never {
   throw new KitError('not-found', `Cannot find machine ${mac}: it was never seen`)

@@ -4,18 +4,10 @@ import { z } from 'zod'
 
 import { KitError } from '#lib/errors.ts'
 import { didYouMean } from '#lib/nearest.ts'
-import type { ImageStore, RolloutView } from '#machine/ports.ts'
+import type { RolloutView } from '#machine/ports.ts'
 import { findSettingRule } from '#machine/settings.ts'
 
-import {
-  API_BODY_MAX_BYTES,
-  type ApiCall,
-  type ApiParts,
-  type ApiRoute,
-  findImage,
-  need,
-  releasesOf,
-} from './api-route.ts'
+import { API_BODY_MAX_BYTES, type ApiCall, type ApiParts, type ApiRoute, findImage } from './api-route.ts'
 import { readBody } from './request-body.ts'
 
 const CHANNEL = z.string().refine((name) => findSettingRule('channel')?.check(name) === undefined, {
@@ -32,7 +24,7 @@ export const RELEASE_ROUTES: readonly ApiRoute[] = [
   {
     method: 'get',
     path: '/images',
-    answer: async (_call, parts) => ({ images: await releasesOf(parts).images() }),
+    answer: async (_call, parts) => ({ images: await parts.releases.images() }),
   },
   {
     method: 'post',
@@ -41,15 +33,15 @@ export const RELEASE_ROUTES: readonly ApiRoute[] = [
     async answer(call, parts) {
       const body = await readBody(call.request, { shape: IMPORT_BODY, maxBytes: API_BODY_MAX_BYTES })
       const { source, channel } = body
-      const then = channel === undefined ? undefined : { channel, releases: releasesOf(parts) }
-      return { id: parts.imports.start(source, storeOf(parts), then) }
+      const then = channel === undefined ? undefined : { channel, releases: parts.releases }
+      return { id: parts.imports.start(source, parts.imageStore, then) }
     },
   },
   {
     method: 'get',
     path: '/images/imports/:id',
     answer(call, parts) {
-      const progress = parts.imports.progress(call.name('id'), storeOf(parts))
+      const progress = parts.imports.progress(call.name('id'), parts.imageStore)
       if (progress !== undefined) return progress
       throw new KitError('not-found', 'Cannot find this import: none has this id since the server started')
     },
@@ -63,8 +55,8 @@ export const RELEASE_ROUTES: readonly ApiRoute[] = [
     method: 'delete',
     path: '/images/:version',
     async answer(call, parts) {
-      const { version } = await findImage(parts, call.name('version'))
-      await releasesOf(parts).removeImage(version)
+      const version = call.name('version')
+      await parts.releases.removeImage(version)
       return { version }
     },
   },
@@ -73,13 +65,13 @@ export const RELEASE_ROUTES: readonly ApiRoute[] = [
     path: '/images/:version/verify',
     async answer(call, parts) {
       const { version } = await findImage(parts, call.name('version'))
-      return { version, problems: await storeOf(parts).verify(version) }
+      return { version, problems: await parts.imageStore.verify(version) }
     },
   },
   {
     method: 'get',
     path: '/channels',
-    answer: async (_call, parts) => ({ channels: await releasesOf(parts).channels() }),
+    answer: async (_call, parts) => ({ channels: await parts.releases.channels() }),
   },
   {
     method: 'put',
@@ -87,8 +79,7 @@ export const RELEASE_ROUTES: readonly ApiRoute[] = [
     async answer(call, parts) {
       const channel = channelOf(call)
       const { version } = await readBody(call.request, { shape: PROMOTE_BODY, maxBytes: API_BODY_MAX_BYTES })
-      await findImage(parts, version)
-      return releasesOf(parts).promote(version, channel)
+      return parts.releases.promote(version, channel)
     },
   },
   {
@@ -97,13 +88,13 @@ export const RELEASE_ROUTES: readonly ApiRoute[] = [
     async answer(call, parts) {
       const channel = channelOf(call)
       const { paused } = await readBody(call.request, { shape: PAUSE_BODY, maxBytes: API_BODY_MAX_BYTES })
-      return releasesOf(parts).pause(channel, paused)
+      return parts.releases.pause(channel, paused)
     },
   },
   {
     method: 'get',
     path: '/rollouts',
-    answer: async (_call, parts) => ({ rollouts: await releasesOf(parts).rollouts() }),
+    answer: async (_call, parts) => ({ rollouts: await parts.releases.rollouts() }),
   },
   { method: 'post', path: '/rollouts/:channel/pause', answer: (call, parts) => setPaused(call, parts, true) },
   {
@@ -114,26 +105,19 @@ export const RELEASE_ROUTES: readonly ApiRoute[] = [
   {
     method: 'post',
     path: '/rollouts/:channel/retry',
-    async answer(call, parts) {
-      const { channel } = await findRollout(call, parts)
-      return releasesOf(parts).retry(channel)
-    },
+    answer: (call, parts) => parts.releases.retry(channelOf(call)),
   },
 ]
 
-function storeOf(parts: ApiParts): ImageStore {
-  return need(parts.imageStore, 'an image store')
-}
-
 async function setPaused(call: ApiCall, parts: ApiParts, isPaused: boolean): Promise<RolloutView> {
   const { channel } = await findRollout(call, parts)
-  await releasesOf(parts).pause(channel, isPaused)
+  await parts.releases.pause(channel, isPaused)
   return findRollout(call, parts)
 }
 
 async function findRollout(call: ApiCall, parts: ApiParts): Promise<RolloutView> {
   const channel = channelOf(call)
-  const rollouts = await releasesOf(parts).rollouts()
+  const rollouts = await parts.releases.rollouts()
   const rollout = rollouts.find((each) => each.channel === channel)
   if (rollout !== undefined) return rollout
   const nearest = didYouMean(

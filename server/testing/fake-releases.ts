@@ -37,9 +37,7 @@ export class FakeReleases implements Releases {
 
   async promote(version: string, channel: string) {
     this.#note('promote', version, channel)
-    if (!this.versions.some((image) => image.version === version)) {
-      throw new KitError('not-found', `Cannot promote ${version}: there is no such image`)
-    }
+    this.#requireImage(version)
     return this.#change(channel, { version })
   }
 
@@ -51,10 +49,12 @@ export class FakeReleases implements Releases {
 
   async pin(mac: Mac, version: string | undefined) {
     this.#note('pin', mac, version)
+    if (version !== undefined) this.#requireImage(version)
   }
 
   async removeImage(version: string) {
     this.#note('removeImage', version)
+    this.#requireImage(version)
   }
 
   async rollouts() {
@@ -69,15 +69,22 @@ export class FakeReleases implements Releases {
     return view
   }
 
-  async lock(group: string, id: string) {
+  async lock(group: string, id: string): ReturnType<Releases['lock']> {
     this.#note('lock', group, id)
-    this.holder ??= id
-    return { isHeld: this.holder === id, holder: this.holder }
+    this.holder ??= `fleetlock:${id}`
+    return { isHeld: this.holder === `fleetlock:${id}`, holder: this.holder }
   }
 
   async unlock(group: string, id: string) {
     this.#note('unlock', group, id)
-    if (this.holder === id) this.holder = undefined
+    if (this.holder === `fleetlock:${id}`) this.holder = undefined
+  }
+
+  #requireImage(version: string) {
+    if (this.versions.some((image) => image.version === version)) return
+    throw new KitError('not-found', `Cannot find ${version}: there is no such image`, {
+      fix: 'there are: 2026.1',
+    })
   }
 
   #existing(channel: string): ChannelView {
