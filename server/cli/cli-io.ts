@@ -7,6 +7,7 @@ export interface CliOutput {
 }
 
 export interface CliInput extends NodeJS.ReadableStream {
+  readonly isTTY?: boolean
   /** Terminals only. */
   setRawMode?(raw: boolean): unknown
 }
@@ -15,7 +16,7 @@ export interface CliIo {
   readonly env: NodeJS.ProcessEnv
   /** Absolute: where profiles/, config/ and var/ lie. */
   readonly projectFolder: string
-  /** What a person types; read by `console` alone. */
+  /** What a person types; read by `console`, and by questions before something is lost. */
   readonly stdin: CliInput
   /** For what was asked for: tables, JSON. */
   readonly stdout: CliOutput

@@ -6,9 +6,13 @@ import { DEFAULT_MACHINES } from '#lab/lab-machines.ts'
 import { PURPOSES, type Purpose } from '#setup/packages.ts'
 
 import type { CliIo } from './cli-io.ts'
+import { connect } from './connect.ts'
 import { runConsole } from './console-command.ts'
+import { addImageCommands } from './image-commands.ts'
 import { type LabCommandOptions, runLab } from './lab-command.ts'
+import { addMachineCommands } from './machine-commands.ts'
 import { addQueryCommands } from './query-commands.ts'
+import { addReleaseCommands } from './release-commands.ts'
 import { runServe, type ServeCommandOptions } from './serve-command.ts'
 import { prepareFor } from './setup-command.ts'
 import { runStart } from './start-command.ts'
@@ -30,7 +34,11 @@ export function buildProgram(io: CliIo): Command {
     })
     .showHelpAfterError('(kateskit --help lists the commands)')
   addStartCommands(program, io)
-  addQueryCommands(program, io)
+  const server = () => connect(io, program.opts())
+  addMachineCommands(program, io, server)
+  addReleaseCommands(program, io, server)
+  addImageCommands(program, io, server)
+  addQueryCommands(program, io, server)
   for (const command of program.commands) command.copyInheritedSettings(program)
   return program
 }

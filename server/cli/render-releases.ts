@@ -1,0 +1,91 @@
+// Channels, rollouts and what a powerwash does, as people read them: pure text.
+
+import { formatTable } from '#lib/text-table.ts'
+import type { PowerwashRequest } from '#machine/machine.ts'
+import type { ChannelView, MachineView, RolloutView } from '#machine/ports.ts'
+
+import { ago } from './time-words.ts'
+
+export function renderChannels(channels: readonly ChannelView[], nowMs: number): string[] {
+  if (channels.length === 0) {
+    return ['No channel points at an image yet. kateskit channel promote <version> <channel> makes one.']
+  }
+  return formatTable(
+    ['CHANNEL', 'IMAGE', 'STATE', 'MACHINES', 'CHANGED', 'BEFORE'],
+    channels.map((channel) => [
+      channel.name,
+      channel.version ?? '-',
+      channel.isPaused ? 'paused' : '-',
+      `${channel.machines.length}`,
+      ago(nowMs - channel.changedMs),
+      channel.previous.slice(0, 3).join(', ') || '-',
+    ]),
+  )
+}
+
+export function renderRollouts(rollouts: readonly RolloutView[]): string[] {
+  if (rollouts.length === 0) return ['No channel points at an image yet, so nothing rolls out.']
+  const header = [
+    'CHANNEL',
+    'IMAGE',
+    'STATE',
+    'DONE',
+    'UPDATING',
+    'WAITING',
+    'FAILED',
+    'AT ONCE',
+    'HALTS AFTER',
+  ]
+  const counts = (rollout: RolloutView) =>
+    [rollout.done, rollout.updating, rollout.waiting, rollout.failed].map((macs) => `${macs.length}`)
+  const [head = '', ...rows] = formatTable(
+    header,
+    rollouts.map((rollout) => [
+      ...[rollout.channel, rollout.version, rollout.state],
+      ...counts(rollout),
+      ...[`${rollout.atOnce}`, plural(rollout.haltAfter, 'failure')],
+    ]),
+  )
+  return [head, ...rows.flatMap((row, index) => [row, ...rolloutNotes(rollouts[index])])]
+}
+
+/** One rollout with its machines by name. */
+export function renderRollout(rollout: RolloutView, machines: readonly MachineView[]): string[] {
+  const names = new Map(machines.map(({ mac, hostname }) => [mac, `${mac}  ${hostname}`]))
+  const states = ['updating', 'failed', 'waiting', 'done'] as const
+  const rows = states.flatMap((state) => rollout[state].map((mac) => [state, names.get(mac) ?? mac]))
+  const table =
+    rows.length === 0 ? ['No machine is on this channel.'] : formatTable(['STATE', 'MACHINE'], rows)
+  return [...renderRollouts([rollout]), '', ...table]
+}
+
+function rolloutNotes(rollout: RolloutView | undefined): string[] {
+  if (rollout === undefined) return []
+  const { state, reason, channel } = rollout
+  const help: Partial<Record<RolloutView['state'], string>> = {
+    paused: `kateskit rollout resume ${channel} goes on`,
+    halted: `kateskit rollout retry ${channel} tries again, once the reason is gone`,
+    quarantined: `kateskit rollout retry ${channel} lifts the quarantine; promoting another version leaves it behind`,
+  }
+  return [reason, help[state]].filter((note) => note !== undefined).map((note) => `    ${note}`)
+}
+
+/** What a powerwash takes and what it leaves (docs/disk.md, "Kept and lost"). */
+export function renderPowerwash(
+  machine: MachineView,
+  persistence: PowerwashRequest['persistence'],
+): string[] {
+  const system = 'both slots, the container images, and what was written into the running system'
+  const persistent = 'persistence (etcd, volumes, machine id, ssh host keys, named paths)'
+  const server = 'role, channel, pin and history, which are on the server'
+  const isKept = persistence === 'keep'
+  return [
+    `A powerwash makes ${machine.mac} (${machine.hostname}) new at its next netboot; if it runs, it restarts for it now.`,
+    `  lost: ${system}${isKept ? '' : `; and ${persistent}`}`,
+    `  kept: ${isKept ? `${persistent}; ` : ''}${server}`,
+  ]
+}
+
+export function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`
+}
