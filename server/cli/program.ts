@@ -19,10 +19,9 @@ import { runStart } from './start-command.ts'
 import { VERSION } from './version.ts'
 
 /** A wrong command line becomes a CommanderError; nothing here exits. */
-export function buildProgram(io: CliIo): Command {
+export function buildProgram(io: CliIo, args: readonly string[]): Command {
   const program = new Command('kateskit')
     .description('Plug a machine into the network and it becomes a Kubernetes node.')
-    .version(VERSION)
     .option(
       '--url <url>',
       'the server to ask, as http://<host>:8080 with KATESKIT_TOKEN; default: the one running here',
@@ -33,6 +32,8 @@ export function buildProgram(io: CliIo): Command {
       writeErr: (text) => io.stderr.write(text),
     })
     .showHelpAfterError('(kateskit --help lists the commands)')
+  // `image build --version` is another one, and commander takes the program's wherever it stands.
+  if (!args.includes('image')) program.version(VERSION)
   addStartCommands(program, io)
   const server = () => connect(io, program.opts())
   addMachineCommands(program, io, server)

@@ -14,7 +14,7 @@ const EXIT_USAGE = 2
 
 /** Resolves with the exit code; never rejects. `args` are the words after the program's name. */
 export async function runCommandLine(args: readonly string[], io: CliIo): Promise<number> {
-  const program = buildProgram(io)
+  const program = buildProgram(io, args)
   try {
     await program.parseAsync([...args], { from: 'user' })
     return EXIT_OK

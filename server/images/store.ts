@@ -250,7 +250,7 @@ class KeptImages implements ImageStore, Images, Service {
     const text = problems.join('; ')
     if (this.#toldDamage.get(version) === text) return
     this.#toldDamage.set(version, text)
-    const fix = 'import it again, or remove it: kateskit image remove'
+    const fix = 'import it again: kateskit image import'
     this.#options.log.error({ version, problems, fix }, `image ${version} is damaged`)
     await this.#tell('image-damaged', `image ${version} is damaged: ${text}`, { version, problems: text })
   }

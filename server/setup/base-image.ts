@@ -31,10 +31,17 @@ export async function ensureBaseImage(options: BaseImageOptions): Promise<string
   const digest = (await commandOutput(join(recipe, 'digest.sh'), ['image'], { env: options.env })).trim()
   const folder = join(cache, 'images', digest)
   if (await exists(join(folder, 'manifest.json'))) return folder
+  await buildImage([], options)
+  return folder
+}
+
+/** Runs the recipe with these arguments; the folder of the image. Throws KitError with the recipe's own words. */
+export async function buildImage(args: readonly string[], options: BaseImageOptions): Promise<string> {
+  const recipe = options.recipeFolder ?? join(options.projectFolder, 'assets/image')
+  const cache = cacheFolder(options.env)
   await mkdir(cache, { recursive: true })
   await checkSpace(cache)
-  await build(join(recipe, 'build.sh'), options)
-  return folder
+  return build(join(recipe, 'build.sh'), args, options)
 }
 
 export function cacheFolder(env: NodeJS.ProcessEnv): string {
@@ -53,24 +60,26 @@ export async function checkSpace(folder: string, neededGib = NEEDED_GIB): Promis
   )
 }
 
-async function build(script: string, options: BaseImageOptions): Promise<void> {
+/** What the script prints: the folder. */
+async function build(script: string, args: readonly string[], options: BaseImageOptions): Promise<string> {
   const logFile = join(options.projectFolder, 'var/log/image-build.log')
   await mkdir(dirname(logFile), { recursive: true })
   const log = await open(logFile, 'w')
   const step = options.progress.begin('Building the base image', BUILD_SECONDS)
-  const child = startChild(script, [], {
-    stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+  const child = startChild(script, args, {
+    stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
     env: options.env,
     cwd: options.projectFolder,
   })
   const stop = () => void child.stop(BUILD_GRACE_MS)
   options.signal.addEventListener('abort', stop)
   try {
-    const complaints = await follow(child, step, (line) => log.write(`${line}\n`))
+    const { complaints, printed } = await follow(child, step, (line) => log.write(`${line}\n`))
     options.signal.throwIfAborted()
     const how = await child.exited
     if (how !== 'exit code 0') throw recipeError(complaints, how, logFile)
     step.done()
+    return printed.at(-1) ?? ''
   } catch (error) {
     step.failed()
     throw error
@@ -83,15 +92,23 @@ async function build(script: string, options: BaseImageOptions): Promise<void> {
 /** It must unmount and delete what it has half done. */
 const BUILD_GRACE_MS = 10_000
 
-/** Resolves with everything it wrote to stderr, when its pipes close. */
+interface Followed {
+  /** What it wrote to stderr, and to stdout. */
+  readonly complaints: readonly string[]
+  readonly printed: readonly string[]
+}
+
+/** Resolves when its pipes close. */
 async function follow(
   child: Child,
   step: StepProgress,
   keep: (line: string) => Promise<unknown>,
-): Promise<readonly string[]> {
+): Promise<Followed> {
   const complaints: string[] = []
+  const printed: string[] = []
   let written: Promise<unknown> = Promise.resolve() // one write after another, or the lines change places
-  const { stderr, stdio } = child.process
+  const { stdout, stderr, stdio } = child.process
+  if (stdout) onLines(stdout, (line) => printed.push(line))
   if (stderr) {
     onLines(stderr, (line) => {
       complaints.push(line)
@@ -105,7 +122,7 @@ async function follow(
   })
   await new Promise((resolve) => child.process.once('close', resolve))
   await written
-  return complaints
+  return { complaints, printed }
 }
 
 /** Exported for its tests: `progress <percent> <text>`. */
