@@ -31,6 +31,7 @@ bios_set() {
 
 # bios_put_env SOURCE TARGET
 bios_put_env() {
+  if cmp -s "$1" "$2"; then return 0; fi
   if [ "$(stat -c %s "$2" 2>/dev/null)" != "$GRUBENV_BYTES" ]; then
     put_on_esp "$1" "$2"
     return
@@ -50,6 +51,9 @@ bios_knows() {
     esac
   elif [ "$(bios_env boot)" = "$1" ] || [ "$(bios_env spare)" = "$1" ]; then
     echo good
+  elif [ -z "$(bios_env boot)$(bios_env try)" ] && [ -e "$KIT_ESP/kit/$1/grub.cfg" ]; then
+    # grub.cfg starts it, because it knows of none.
+    echo trying
   fi
 }
 
@@ -58,14 +62,22 @@ bios_tries() {
 }
 
 bios_offer() {
-  bios_write_slot "$1" || return 1
+  if [ -n "$(bios_env boot)$(bios_env try)" ]; then
+    bios_write_slot "$1" && bios_offer_env "$1" "$2"
+  else
+    # To a block that names no slot grub.cfg prefers what it can start, and would not count it.
+    bios_offer_env "$1" "$2" && bios_write_slot "$1"
+  fi
+}
+
+# bios_offer_env SLOT TRIES
+bios_offer_env() {
+  bios_drop "$1"
   if [ "$2" != 0 ]; then
     # A good slot that goes on trial again is no longer one to fall back to.
-    bios_drop "$1"
     bios_set "boot=$BOOT" "spare=$SPARE" "try=$1" "tries=$2"
   else
     # What was on trial is not what boots next.
-    bios_drop "$1"
     bios_set "boot=$1" "spare=$BOOT" try= tries=
   fi
 }
@@ -97,9 +109,16 @@ bios_condemn() {
   bios_drop "$1"
   if [ "$(bios_env try)" = "$1" ]; then
     bios_set "boot=$BOOT" "spare=$SPARE" "try=$1" tries=0
+  elif [ -z "$BOOT" ] && [ -z "$(bios_env try)" ]; then
+    # The last one: a block that names no slot at all is for grub.cfg one that was damaged.
+    bios_set boot= spare= "try=$1" tries=0
   else
     bios_set "boot=$BOOT" "spare=$SPARE"
   fi
+}
+
+bios_tidy() {
+  remove_leftovers "$KIT_ESP/kit/grub/grubenv"
 }
 
 bios_forget() {

@@ -66,10 +66,10 @@ ENTRY
 
 # uefi_remove_others SLOT [NAME]: every file of the slot but that one, and what cuts left.
 uefi_remove_others() {
-  local path
-  for path in "$(uefi_entries_folder)/kit-$1.conf"* "$(uefi_entries_folder)/kit-$1+"*; do
-    if [ ! -e "$path" ] || [ "${path##*/}" = "${2:-}" ]; then continue; fi
-    rm -f "$path" || { complain "Cannot remove $path" || return 1; }
+  local name
+  for name in $(uefi_files "$1"); do
+    [ "$name" != "${2:-}" ] || continue
+    rm -f "$(uefi_entries_folder)/$name" || { complain "Cannot remove $(uefi_entries_folder)/$name" || return 1; }
   done
   sync -f "$KIT_ESP"
 }
@@ -79,7 +79,25 @@ uefi_offer() {
 }
 
 uefi_bless() {
-  uefi_write "$1" "kit-$1.conf"
+  [ "$(uefi_files "$1")" = "kit-$1.conf" ] || uefi_write "$1" "kit-$1.conf"
+}
+
+# uefi_files SLOT: every file of the slot, entry or not.
+uefi_files() {
+  local path
+  for path in "$(uefi_entries_folder)/kit-$1.conf"* "$(uefi_entries_folder)/kit-$1+"*; do
+    [ ! -e "$path" ] || printf '%s\n' "${path##*/}"
+  done
+}
+
+# uefi_tidy: of several files of a slot the one that counts remains, written anew: see put_on_esp for why.
+uefi_tidy() {
+  local slot name
+  for slot in a b; do
+    name="$(uefi_name "$slot")"
+    [ "$(uefi_files "$slot")" != "$name" ] || continue
+    if [ -n "$name" ]; then uefi_write "$slot" "$name"; else uefi_forget "$slot"; fi || return 1
+  done
 }
 
 # uefi_condemn SLOT: its entry stays, for people, and is never chosen before the network.

@@ -39,8 +39,8 @@ loader_offer() {
 # loader_bless SLOT: good; nothing is counted any more.
 loader_bless() {
   case "$(slot_field "$1" reason):$(loader_knows "$1")" in
-    :good) return 0 ;;
-    :trying | :tried) "$(loader_kind)_bless" "$1" ;;
+    # Once more for one that is good: a cut may have left two entries of it.
+    :good | :trying | :tried) "$(loader_kind)_bless" "$1" ;;
     *) complain "Cannot call slot $1 good: it is $(slot_state "$1")" ;;
   esac
 }
@@ -57,6 +57,11 @@ loader_condemn() {
 # loader_forget SLOT: the loader knows nothing of it any more.
 loader_forget() {
   "$(loader_kind)_forget" "$1"
+}
+
+# loader_tidy: ends what a cut left half done, before anything else is written.
+loader_tidy() {
+  "$(loader_kind)_tidy"
 }
 
 # loader_is_trial: was this start counted by the loader? Needs no partition: it holds when the disk cannot be found.

@@ -6,9 +6,13 @@
 # use the image. Sets MANIFEST_VERSION, _ARCH, _EPOCH, _SIGNED, _EXPIRES, _ROOT_HASH, _ROOT_SIZE and MANIFEST_FILES (a line
 # `name bytes sha256` each). Nothing of the file is looked at before its signature has been verified.
 verify_manifest() {
+  forget_manifest
+  check_signature "$1" "$2" "$3" && read_manifest "$1" && check_manifest_values && check_manifest_use "${4:-}" "${5:-}"
+}
+
+forget_manifest() {
   MANIFEST_VERSION='' MANIFEST_ARCH='' MANIFEST_EPOCH='' MANIFEST_SIGNED='' MANIFEST_EXPIRES='' MANIFEST_ROOT_HASH=''
   MANIFEST_ROOT_SIZE='' MANIFEST_FILES=''
-  check_signature "$1" "$2" "$3" && read_manifest "$1" && check_manifest_values && check_manifest_use "${4:-}" "${5:-}"
 }
 
 # check_signature FILE SIGNATURE KEY
@@ -34,6 +38,7 @@ refuse_manifest() {
 # read_manifest FILE
 read_manifest() {
   local name value rest
+  forget_manifest
   [ "$(head -n 1 "$1")" = 'kateskit-image 1' ] || { refuse_manifest 'its manifest is of a kind this machine does not know' || return 1; }
   while read -r name value rest; do
     case "$name" in
