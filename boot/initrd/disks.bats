@@ -262,6 +262,20 @@ cut_at() {
   [ "$(grep -c root.squashfs "$FOLDER/fetched")" -eq 0 ]
 }
 
+@test "a slot on trial is started from the network three times and no more" {
+  install_once
+  on kit-overlay 'printf "1\n2\n" >slots/a.attempts' rw
+  netboot
+  [ "$status" -eq 0 ] || failed
+  grep -q 'already installed: slot a (2025.11.1) is trying; nothing is written' "$KIT_DEV/tty0"
+  on kit-overlay 'echo 3 >>slots/a.attempts' rw
+  netboot
+  [ "$status" -eq 0 ] || failed
+  grep -q '"phase":"failed".*"reason":"3 starts of slot a (2025.11.1) did not become a good boot"' "$FOLDER/reports"
+  is_installed
+  [ "$(on kit-overlay 'ls slots')" = a ]
+}
+
 @test "the image goes on where the line broke, byte by byte what was signed" {
   echo '1500001 always' >"$FOLDER/cut"
   netboot

@@ -101,7 +101,8 @@ stop_watching() {
 
 show_progress() {
   local shown=0 tenth
-  while sleep 0.3; do
+  # Not with the file that stream.sh has open: this sleep outlives its watcher for a moment.
+  while sleep 0.3 4>&-; do
     tenth=$(($("arrived_$1" "$2") * 10 / $3))
     [ "$tenth" -gt "$shown" ] || continue
     [ "$tenth" -lt 10 ] || return 0

@@ -59,7 +59,8 @@ disk_serial() {
     fi
     place="${place%/*}"
   done
-  printf '%s' "$serial"
+  # The server gets so much of it, and names the disk by it.
+  printf '%s' "$serial" | head -c 128
 }
 
 # disk_wwn NAME: `0x5000…` for SCSI and SATA, `eui.…` for NVMe, as makers print it and people write it.

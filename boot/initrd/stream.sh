@@ -1,6 +1,9 @@
 # A download straight onto a partition: nothing of it is kept anywhere else. Needs download.sh.
 # shellcheck shell=dash
 
+# Smaller ones are there at once.
+SHOWN_FROM_BYTES=4194304
+
 # stream URL DEVICE SIZE: fails the step unless SIZE bytes got onto the device. What they are is checked by who reads them.
 stream() {
   local arrived
@@ -8,13 +11,13 @@ stream() {
   # wget writes to this very file description, so its position is how far wget came, whenever and however that ended:
   # no pipe (4 KiB at a time) and no guess.
   exec 4<>"$2" || fail "Cannot write to $2"
-  watch_progress device "$2" "$3"
+  [ "$3" -lt "$SHOWN_FROM_BYTES" ] || watch_progress device "$2" "$3"
   keep_fetching "$1" device "$2"
-  stop_watching
+  [ "$3" -lt "$SHOWN_FROM_BYTES" ] || stop_watching
   arrived="$(arrived_device)"
   exec 4>&-
   [ "$arrived" -eq "$3" ] || fail "Cannot use $1: it has $arrived bytes and should have $3"
-  [ "$3" -lt 1048576 ] || progress "100% of $(($3 / 1048576)) MiB"
+  [ "$3" -lt "$SHOWN_FROM_BYTES" ] || progress "100% of $(($3 / 1048576)) MiB"
 }
 
 fetch_device() {

@@ -10,6 +10,8 @@ for library in json report download ask inventory install disk slots loader load
   . "$KIT_LIB/$library.sh"
 done
 
+# As 43-slot gives to the boot loader.
+TRIES=3
 # The kernel lets go of a disk that was just unmounted a moment later.
 RELEASE_TENTHS=50
 
@@ -60,15 +62,30 @@ mount_ours() {
   mount_kit_partition kit-overlay "$KIT_OVERLAY" ext4 "$KIT_EXT4_OPTIONS" "$disk" || true
 }
 
-# startable_slot: the slot that this disk would start with: a good one, else one on trial.
-startable_slot() {
-  local slot
-  is_mount_point "$KIT_ESP" && is_mount_point "$KIT_OVERLAY" || return 0
+# find_startable_slot: sets slot to the one that this disk would start with: a good one, else one on trial.
+find_startable_slot() {
+  local candidate
+  slot=''
+  if ! is_mount_point "$KIT_ESP" || ! is_mount_point "$KIT_OVERLAY"; then return 0; fi
   slot="$(good_slots | head -n 1)"
   for candidate in a b; do
-    [ -n "$slot" ] || [ "$(slot_state "$candidate")" != trying ] || slot="$candidate"
+    if [ -n "$slot" ] || [ "$(slot_state "$candidate")" != trying ]; then continue; fi
+    if may_try "$candidate"; then slot="$candidate"; fi
   done
-  printf '%s' "$slot"
+}
+
+# may_try SLOT: on a machine whose firmware starts from the network first, no boot loader counts the tries.
+may_try() {
+  local attempts reason
+  attempts="$(grep -c '' "$KIT_OVERLAY/slots/$1.attempts" 2>/dev/null)" || attempts=0
+  [ "$attempts" -ge "$TRIES" ] || return 0
+  reason="$attempts starts of slot $1 ($(slot_field "$1" image)) did not become a good boot"
+  progress "$reason: it is written anew"
+  loader_condemn "$1" "$reason" || progress "cannot condemn slot $1"
+  # What is known of it goes with kit-overlay.
+  check_in failed "$reason"
+  deliver
+  return 1
 }
 
 # use_installed SLOT: nothing is to be written; 61-disk-root starts what lies there.
@@ -101,7 +118,7 @@ check_disk
 check_table
 if [ "$(plan_value table)" = keep ]; then
   mount_ours
-  slot="$(startable_slot)"
+  find_startable_slot
   if [ "$KIT_PLAN" = install ] && [ -n "$slot" ]; then
     use_installed "$slot"
     exit 0
