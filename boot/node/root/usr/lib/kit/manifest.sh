@@ -85,7 +85,7 @@ check_manifest_values() {
     is_like "$MANIFEST_SIGNED" '0|[1-9][0-9]{0,10}' signed &&
     is_like "$MANIFEST_EXPIRES" '0|[1-9][0-9]{0,10}' expires &&
     is_like "$MANIFEST_ROOT_HASH" '[0-9a-f]{64}' root-hash || return 1
-  odd="$(printf '%s' "$MANIFEST_FILES" | grep -Evx '[A-Za-z0-9][A-Za-z0-9._-]{0,63} (0|[1-9][0-9]{0,14}) [0-9a-f]{64}' | head -n 1)"
+  odd="$(printf '%s' "$MANIFEST_FILES" | grep -Evx '[A-Za-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63})? (0|[1-9][0-9]{0,14}) [0-9a-f]{64}' | head -n 1)"
   [ -z "$odd" ] || { refuse_manifest "its manifest has a file that cannot be: $odd" || return 1; }
   odd="$(printf '%s' "$MANIFEST_FILES" | cut -d ' ' -f 1 | sort | uniq -d | head -n 1)"
   [ -z "$odd" ] || { refuse_manifest "its manifest names $odd twice" || return 1; }
