@@ -15,7 +15,7 @@ export const CHUNK_MAX_BYTES = 256 * 1024
 const WINDOW_BYTES = 32
 
 /** By byte: the first 32 bits of its sha256. */
-export function makeGears(): Int32Array {
+function makeGears(): Int32Array {
   return Int32Array.from({ length: 256 }, (_, byte) =>
     createHash('sha256').update(Uint8Array.of(byte)).digest().readInt32BE(),
   )
@@ -26,7 +26,7 @@ export function makeGears(): Int32Array {
  * bits of the gear hash are zero, which is every 64 KiB of ordinary bytes. `bytes` must go on for the largest chunk,
  * or end where the file does.
  */
-export function findCut(bytes: Uint8Array, start: number, gears: Int32Array): number {
+function findCut(bytes: Uint8Array, start: number, gears: Int32Array): number {
   const end = Math.min(bytes.length, start + CHUNK_MAX_BYTES)
   const firstCut = start + CHUNK_MIN_BYTES - 1
   let gearHash = 0

@@ -31,7 +31,6 @@ export async function download(url: URL, file: string, options: DownloadOptions)
     const before = await sizeOf(file)
     try {
       await attempt(url, file, options)
-      await rm(sidecar(file), { force: true })
       return
     } catch (error) {
       options.signal.throwIfAborted()

@@ -145,7 +145,7 @@ interface Meter {
 
 /** Turns bytes into percent. */
 function createMeter({ onProgress }: ImportOptions): Meter {
-  let [doneBytes, allBytes, text] = [0, 0, 'reading the manifest']
+  let [doneBytes, allBytes, text] = [0, 0, 'reading it']
   const show = (bytes: number, ofBytes: number) =>
     onProgress(Math.floor((FETCHED_PERCENT * Math.min(bytes, ofBytes)) / Math.max(ofBytes, 1)), text)
   return {

@@ -35,7 +35,7 @@ export class ImportJobs {
       .finally(() => this.#active.delete(source))
     this.#active.set(source, id)
     const isAlone = this.#active.size === 1
-    const text = isAlone ? 'reading the manifest' : 'waiting for another import to end'
+    const text = isAlone ? 'reading it' : 'waiting for another import to end'
     this.#jobs.set(id, { progress: { state: 'running', percent: 0, text }, done })
     done.then(
       (version) => note({ state: 'done', percent: 100, text: `image ${version}`, version }),

@@ -13,14 +13,14 @@ const RENEW_BEFORE_SECONDS = 30 * DAY_SECONDS
 /** Clocks that are set right by a little are no news. */
 const CLOCK_TOLERANCE_SECONDS = 60
 
-export interface Validity {
+interface Validity {
   /** Seconds since 1970. */
   readonly signed: number
   readonly expires: number
 }
 
 /** docs/ports-and-endpoints.md, "The manifest". */
-export function manifestText(image: StoredImage, { signed, expires }: Validity): string {
+function manifestText(image: StoredImage, { signed, expires }: Validity): string {
   const lines = [
     'kateskit-image 1',
     `version ${image.version}`,
@@ -38,54 +38,42 @@ export interface SignerOptions {
   readonly key: SigningKey
   readonly clock: Clock
   readonly log: Log
-  /** When something was signed last, by an earlier run too; seconds since 1970. */
+  /** When images were signed last, by an earlier run too; seconds since 1970. Zero: never. */
   readonly lastSigned: number
-  /** A later time was signed with: to be kept for the next run. */
+  /** They are signed anew from now on: to be kept for the next run. */
   readonly onSigned: (seconds: number) => void
 }
 
-export interface ManifestSigner {
-  /** The same text and signature until too little of its time is left. */
-  manifestOf(image: StoredImage): SignedManifest
-  /** Its files have changed, or it is gone. */
-  forget(version: string): void
-}
-
-export function createManifestSigner({
-  key,
-  clock,
-  log,
-  lastSigned,
-  onSigned,
-}: SignerOptions): ManifestSigner {
-  const known = new Map<string, { readonly manifest: SignedManifest; readonly expires: number }>()
-  let last = lastSigned
+/**
+ * All images are signed with the same time, anew when too little of it is left: in between, after a restart too, a
+ * manifest stays the same to the byte, and so fits a signature that was fetched earlier.
+ */
+export function createManifestSigner(options: SignerOptions): (image: StoredImage) => SignedManifest {
+  const { key, clock, log, onSigned } = options
+  const known = new WeakMap<StoredImage, { readonly signed: number; readonly manifest: SignedManifest }>()
+  let signed = options.lastSigned
   let isBehind = false
 
-  /** Never earlier than before: a clock that has gone back would make manifests that have expired already elsewhere. */
-  const now = () => {
-    const seconds = Math.floor(clock.nowMs() / 1000)
+  /** The time never goes back: what a clock that does would sign had expired elsewhere already. */
+  const renew = () => {
+    const now = Math.floor(clock.nowMs() / 1000)
     const wasBehind = isBehind
-    isBehind = seconds < last - CLOCK_TOLERANCE_SECONDS
+    isBehind = now < signed - CLOCK_TOLERANCE_SECONDS
     if (isBehind && !wasBehind) {
       const fix = 'set the clock of this machine right'
-      log.warn({ fix, behindSeconds: last - seconds }, 'the clock is behind the last signature of an image')
+      log.warn({ fix, behindSeconds: signed - now }, 'the clock is behind the last signature of images')
     }
-    return Math.max(seconds, last)
+    if (signed !== 0 && signed + VALID_SECONDS - now >= RENEW_BEFORE_SECONDS) return
+    signed = Math.max(now, signed)
+    onSigned(signed)
   }
-  return {
-    manifestOf(image) {
-      const signed = now()
-      const found = known.get(image.version)
-      if (found !== undefined && found.expires - signed >= RENEW_BEFORE_SECONDS) return found.manifest
-      const expires = signed + VALID_SECONDS
-      const text = manifestText(image, { signed, expires })
-      const manifest = { text, signature: key.sign(text) }
-      known.set(image.version, { manifest, expires })
-      if (signed > last) onSigned(signed)
-      last = signed
-      return manifest
-    },
-    forget: (version) => void known.delete(version),
+  return (image) => {
+    renew()
+    const found = known.get(image)
+    if (found?.signed === signed) return found.manifest
+    const text = manifestText(image, { signed, expires: signed + VALID_SECONDS })
+    const manifest = { text, signature: key.sign(text) }
+    known.set(image, { signed, manifest })
+    return manifest
   }
 }

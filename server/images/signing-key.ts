@@ -17,8 +17,8 @@ import type { Log } from '#lib/log.ts'
 
 import { KEY_NUMBER_BYTES, signifyText } from './signify.ts'
 
-export const KEY_FILE = 'image-signing.key'
-export const PUBLIC_FILE = 'image-signing.pub'
+const KEY_FILE = 'image-signing.key'
+const PUBLIC_FILE = 'image-signing.pub'
 
 export interface SigningKey {
   /** Hex: tells this key from others. */

@@ -44,7 +44,7 @@ export async function readManifestFile(file: string): Promise<string> {
   }
 }
 
-export function tooLarge(what: string, bytes: number): KitError {
+function tooLarge(what: string, bytes: number): KitError {
   return new KitError('invalid-input', `Cannot use ${what}: ${bytes} bytes are too many for a manifest`)
 }
 

@@ -10,7 +10,7 @@ import { createKeyedQueue } from '#lib/keyed-queue.ts'
 import type { Log } from '#lib/log.ts'
 import type { Service } from '#lib/service.ts'
 import type { EventKind } from '#machine/event.ts'
-import type { EventLog, ImageStore, Images, StoredImage } from '#machine/ports.ts'
+import type { EventLog, ImageStore, Images, SignedManifest, StoredImage } from '#machine/ports.ts'
 
 import { isSameBuild } from './build-manifest.ts'
 import { findProblems, findQuickProblems } from './check-image.ts'
@@ -20,7 +20,7 @@ import { importImage } from './import-image.ts'
 import { ImportJobs } from './import-jobs.ts'
 import { compareImages } from './newest.ts'
 import { renewKey } from './renew-key.ts'
-import { createManifestSigner, type ManifestSigner } from './signed-manifests.ts'
+import { createManifestSigner } from './signed-manifests.ts'
 import { openSigningKey, type SigningKey } from './signing-key.ts'
 import { findStartImage } from './start-image.ts'
 import { noSuchImage, StoreFolder } from './store-folder.ts'
@@ -42,7 +42,7 @@ export function createImageStore(options: ImageStoreOptions): ImageStore & Image
 
 interface Signing {
   readonly key: SigningKey
-  readonly signer: ManifestSigner
+  readonly manifestOf: (image: StoredImage) => SignedManifest
 }
 
 class KeptImages implements ImageStore, Images, Service {
@@ -76,7 +76,7 @@ class KeptImages implements ImageStore, Images, Service {
       })
     })
     for (const { version, file, message } of broken) await this.#noteDamage(version, [`${file}: ${message}`])
-    this.#signing = { key, signer: await this.#makeSigner(key) }
+    this.#signing = { key, manifestOf: await this.#makeSigner(key) }
     await this.#renewKeys(key)
     await this.#refresh()
     await this.#importAtStart()
@@ -106,7 +106,7 @@ class KeptImages implements ImageStore, Images, Service {
 
   manifest(version: string) {
     const image = this.find(version)
-    return image === undefined ? undefined : this.#signing?.signer.manifestOf(image)
+    return image === undefined ? undefined : this.#signing?.manifestOf(image)
   }
 
   startImport(source: string): string {
@@ -132,7 +132,7 @@ class KeptImages implements ImageStore, Images, Service {
   async remove(version: string): Promise<void> {
     await this.#folder.remove(version)
     this.#toldDamage.delete(version)
-    await this.#refresh(version)
+    await this.#refresh()
     await this.#tell('image-removed', `image ${version} was removed`, { version })
   }
 
@@ -158,7 +158,7 @@ class KeptImages implements ImageStore, Images, Service {
       })
       const { version } = record.build
       this.#toldDamage.delete(version)
-      await this.#refresh(version)
+      await this.#refresh()
       const seconds = Math.round((clock.monotonicMs() - startMs) / 100) / 10
       const data = { version, source: name.shown, seconds }
       if (isKnown) log.info(data, `image ${version} was here already`)
@@ -171,7 +171,7 @@ class KeptImages implements ImageStore, Images, Service {
   }
 
   /** Takes over what the folder holds now. */
-  async #refresh(changed?: string): Promise<void> {
+  async #refresh(): Promise<void> {
     await this.#refreshes.run('refresh', async () => {
       const whole: StoredImage[] = []
       for (const record of this.#folder.records) {
@@ -182,7 +182,6 @@ class KeptImages implements ImageStore, Images, Service {
       }
       this.#images = whole.sort(compareImages)
     })
-    if (changed !== undefined) this.#signing?.signer.forget(changed)
     for (const listener of this.#listeners) listener()
   }
 
@@ -224,7 +223,7 @@ class KeptImages implements ImageStore, Images, Service {
     await this.#writeNote(STARTED_WITH, version)
   }
 
-  async #makeSigner(key: SigningKey): Promise<ManifestSigner> {
+  async #makeSigner(key: SigningKey): Promise<Signing['manifestOf']> {
     const { clock, log } = this.#options
     const lastSigned = Number.parseInt((await this.#readNote(LAST_SIGNED)) ?? '', 10) || 0
     const onSigned = (seconds: number) => {
