@@ -6,11 +6,11 @@ import type { ErrorCode } from '#lib/errors.ts'
 import { parseMac } from '#lib/mac.ts'
 
 import { hostnameOf } from './boot-plan.ts'
-import { decideCheckIn } from './check-in.ts'
+import { type CheckInFacts, decideCheckIn } from './check-in.ts'
 import { CHECK_IN_PHASES, type MachineState, nextState } from './lifecycle.ts'
 import { LOADERS, loaderFor } from './loaders.ts'
-import type { Boot, Machine } from './machine.ts'
-import type { CheckIn } from './ports.ts'
+import type { Boot, Machine, Slot, Slots } from './machine.ts'
+import type { CheckIn, UpdateLock } from './ports.ts'
 import { checkSetting } from './settings.ts'
 
 const mac = parseMac('02:4b:69:74:00:01')
@@ -25,6 +25,24 @@ const machine: Machine = {
 const older: Boot = { id: 'older', mac, mintedMs: 10, plan: 'live' }
 const newer: Boot = { id: 'newer', mac, mintedMs: 20, plan: 'live' }
 const ofAnother: Boot = { id: 'another', mac: parseMac('02:00:00:00:00:09'), mintedMs: 30, plan: 'live' }
+
+const netboot = (plan: Boot['plan'], mintedMs = 30): Boot => ({ id: 'n', mac, mintedMs, plan })
+const fromDisk: Boot = { id: 'd', mac, mintedMs: 40, plan: 'disk' }
+
+/** The machine after a check-in that is believed, and what it says of it. */
+function after(
+  before: Partial<Machine>,
+  checkIn: Omit<CheckIn, 'boot'>,
+  boot: Boot,
+  facts: Partial<CheckInFacts> = {},
+) {
+  const outcome = decideCheckIn(
+    { ...checkIn, boot: boot.id },
+    { machine: { ...machine, ...before }, named: boot, current: undefined, nowMs: 100, ...facts },
+  )
+  if (outcome.kind === 'refused') throw new Error(outcome.reason)
+  return { ...outcome, kinds: outcome.events.map(({ kind }) => kind) }
+}
 
 for (const state of ['discovered', 'starting', 'installing', 'running', 'failed'] satisfies MachineState[]) {
   for (const phase of CHECK_IN_PHASES) {
@@ -130,6 +148,176 @@ test('decideCheckIn() reports a bundle taken over while running, and why a reboo
   t.deepEqual(outcome.kind === 'accepted' && outcome.events.map(({ kind, data }) => ({ kind, data })), [
     { kind: 'bundle-applied', data: { bundle: 'c', reboot: '/etc/fstab' } },
   ])
+})
+
+test('decideCheckIn() keeps what a machine says, and drops it with the next boot but for its disk', (t) => {
+  const said: Omit<CheckIn, 'boot' | 'phase'> = {
+    ...{ image: '2', bundle: 'b', slot: 'a', checks: 'failed', reason: 'no kubelet', drift: ['/etc/x'] },
+    slots: { a: { state: 'trying', image: '2' }, b: { state: 'good', image: '1' } },
+  }
+  const first = after({}, { phase: 'running', ...said }, fromDisk).machine
+  const { image, bundle, ...same } = said
+  t.like(first, { ...same, imageVersion: image ?? '', bundleDigest: bundle ?? '', isInstalled: true })
+  const next = after(first, { phase: 'starting' }, netboot('live', 50)).machine
+  t.deepEqual([next.slots, next.isInstalled], [said.slots, true])
+  for (const key of ['imageVersion', 'bundleDigest', 'slot', 'checks', 'reason', 'drift'] as const)
+    t.is(next[key], undefined, key)
+})
+
+test('decideCheckIn() takes a live boot for what it is: nothing of the disk changes', (t) => {
+  for (const isInstalled of [true, false, undefined]) {
+    const before = {
+      ...(isInstalled !== undefined && { isInstalled }),
+      powerwash: { requestedMs: 1, persistence: 'keep' } as const,
+    }
+    const { machine: live } = after(before, { phase: 'running', image: '2' }, netboot('live'))
+    t.is(live.isInstalled, isInstalled)
+    t.deepEqual(live.powerwash, before.powerwash)
+  }
+})
+
+test('decideCheckIn() ends a request when the disk begins to be made new, and remembers the word', (t) => {
+  const slots: Slots = { a: { state: 'good', image: '1' }, b: { state: 'empty' } }
+  const request = { requestedMs: 1, persistence: 'wipe' } as const
+  const begun = after(
+    { isInstalled: true, slots, powerwash: request, powerwashes: { word: 'old', toldBoot: 'x' } },
+    { phase: 'installing' },
+    netboot('powerwash-all'),
+    { powerwashWord: 'new' },
+  )
+  t.like(begun.machine, {
+    isInstalled: false,
+    state: 'installing',
+    powerwashes: { word: 'new', isWiping: true },
+  })
+  t.is(begun.machine.powerwash, undefined)
+  t.is(begun.machine.slots, undefined)
+  t.deepEqual(begun.kinds, ['checked-in', 'powerwash-begun'])
+  const ran = after(begun.machine, { phase: 'running', slot: 'a', image: '2' }, netboot('powerwash-all'))
+  t.deepEqual(ran.machine.powerwashes, { word: 'new' })
+  t.deepEqual(ran.kinds, ['checked-in', 'installed'])
+  const started = after(begun.machine, { phase: 'starting' }, fromDisk)
+  t.deepEqual(started.machine.powerwashes, { word: 'new' }, 'its initrd started from the disk')
+})
+
+for (const [title, boot, before] of [
+  ['a live boot', netboot('live'), {}],
+  ['a boot from the disk', fromDisk, {}],
+  ['a boot on hold', netboot('hold'), {}],
+  ['a powerwash that was taken back', netboot('powerwash'), { powerwashes: { cancelledMs: 30 } }],
+] as const) {
+  test(`decideCheckIn() does not let ${title} make the disk new`, (t) => {
+    const facts = { machine: { ...machine, ...before }, named: boot, current: undefined, nowMs: 1 }
+    t.like(decideCheckIn({ boot: boot.id, phase: 'installing' }, facts), {
+      kind: 'refused',
+      code: 'conflict',
+    })
+  })
+}
+
+test('decideCheckIn() lets a powerwash asked for after another was taken back begin', (t) => {
+  t.is(
+    after({ powerwashes: { cancelledMs: 29 } }, { phase: 'installing' }, netboot('powerwash')).machine
+      .isInstalled,
+    false,
+  )
+})
+
+const good1: Slot = { state: 'good', image: '1' }
+const lock: UpdateLock = { channel: 'stable', holder: mac, version: '2', sinceMs: 35 }
+
+const news: readonly [
+  string,
+  Slot | undefined,
+  Slot,
+  kinds: readonly string[],
+  hasFailed: boolean,
+  Partial<CheckInFacts>?,
+][] = [
+  ['is written', { state: 'empty' }, { state: 'ready', image: '2' }, [], false],
+  [
+    'turns bad after its trial',
+    { state: 'trying', image: '2' },
+    { state: 'bad', image: '2', reason: 'panic' },
+    ['slot-bad', 'update-failed'],
+    true,
+  ],
+  ['turns bad unseen', undefined, { state: 'bad', image: '2' }, ['slot-bad', 'update-failed'], true],
+  ['stays bad', { state: 'bad', image: '2' }, { state: 'bad', image: '2' }, [], false],
+  [
+    'was bad with another image',
+    { state: 'bad', image: '0' },
+    { state: 'bad', image: '2' },
+    ['slot-bad', 'update-failed'],
+    true,
+  ],
+  [
+    'is bad again after an update',
+    { state: 'bad', image: '2' },
+    { state: 'bad', image: '2' },
+    ['slot-bad', 'update-failed'],
+    true,
+    { lock },
+  ],
+  [
+    'is still bad before the update',
+    { state: 'bad', image: '2' },
+    { state: 'bad', image: '2' },
+    [],
+    false,
+    { lock: { ...lock, sinceMs: 41 } },
+  ],
+  [
+    'was good and is damaged',
+    { state: 'good', image: '2' },
+    { state: 'bad', image: '2', reason: 'verity' },
+    ['slot-bad'],
+    false,
+  ],
+  ['turns bad without an image', { state: 'writing' }, { state: 'bad' }, ['slot-bad'], false],
+  [
+    'turns good while another one runs',
+    { state: 'trying', image: '2' },
+    { state: 'good', image: '2' },
+    ['slot-good'],
+    false,
+  ],
+]
+
+for (const [title, was, now, kinds, hasFailed, facts] of news) {
+  test(`decideCheckIn() tells of a slot that ${title}`, (t) => {
+    const before: Partial<Machine> = {
+      ...{ state: 'running', bootId: 'd', isInstalled: true, imageVersion: '1', slot: 'a' },
+      ...(was && { slots: { a: good1, b: was } }),
+    }
+    const checkIn = { phase: 'running', image: '1', slot: 'a', slots: { a: good1, b: now } } as const
+    const told = after(before, checkIn, fromDisk, { current: fromDisk, ...facts })
+    const ofB = told.events.filter(({ data }) => data?.['slot'] !== 'a').map(({ kind }) => kind)
+    t.deepEqual(ofB, [...kinds])
+    t.deepEqual(
+      told.failures.map(({ version }) => version),
+      hasFailed ? ['2'] : [],
+    )
+  })
+}
+
+test('decideCheckIn() tells of an update when the new slot is good', (t) => {
+  const before: Partial<Machine> = {
+    ...{ state: 'running', bootId: 'd', isInstalled: true, imageVersion: '2', slot: 'b' },
+    slots: { a: good1, b: { state: 'trying', image: '2' } },
+  }
+  const slots: Slots = { a: good1, b: { state: 'good', image: '2' } }
+  const told = after(before, { phase: 'running', image: '2', slot: 'b', slots }, fromDisk, {
+    current: fromDisk,
+  })
+  t.deepEqual(told.kinds, ['slot-good', 'updated'])
+  t.deepEqual(told.events[1]?.data, { from: '1', to: '2' })
+})
+
+test('decideCheckIn() takes in a machine that runs from its disk although nobody knew it', (t) => {
+  const { machine: taken, events } = after({}, { phase: 'running', slot: 'b', image: '2' }, fromDisk)
+  t.true(taken.isInstalled)
+  t.regex(events.find(({ kind }) => kind === 'installed')?.message ?? '', /did not install it/)
 })
 
 test('hostnameOf() falls back to the end of the MAC', (t) =>

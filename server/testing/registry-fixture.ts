@@ -83,6 +83,12 @@ export class ImageShelf {
     for (const listener of this.#listeners) listener()
   }
 
+  /** Newer ones than those that are there, oldest first. */
+  put(...versions: readonly string[]) {
+    for (const version of versions) this.images = [imageOf(version), ...this.images]
+    for (const listener of this.#listeners) listener()
+  }
+
   onChange(listener: () => void) {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
