@@ -386,6 +386,20 @@ TABLE
   [ "$(reason_of 41-disk)" = "Cannot install to vda: in use by $BATS_TEST_TMPDIR/elsewhere" ] || failed
 }
 
+@test "42-partitions leaves nothing of what was on the disk, tables inside of partitions included" {
+  # Where kit-persist will be lies a file system, and the partition before it has a table of its own.
+  install_once
+  mkfs.ext4 -q -F "$(device_of kit-persist)"
+  printf 'label: dos\n' | sfdisk -q --no-reread --no-tell-kernel "$(device_of kit-containers)"
+  on kit-persist 'mkdir machine; echo 9 >machine/epoch' rw
+  disk_plan make >"$FOLDER/disk-plan"
+  in_disk_machine run_steps
+  [ "$status" -eq 0 ] || failed
+  is_installed
+  [ "$(on kit-persist 'ls')" = lost+found ]
+  [ "$(wipefs --noheadings --output TYPE "$(device_of kit-containers)")" = ext4 ]
+}
+
 @test "42-partitions never makes kit-persist new when something is there" {
   install_once
   on kit-persist 'echo keep >mine' rw

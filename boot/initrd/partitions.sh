@@ -35,12 +35,13 @@ sector_units() {
 
 # wipe_disk DISK: nothing of the old table can be found, and nothing where the new partitions will be: what is not wiped
 # now would be taken for a file system of ours after a cut.
+# -f: a table inside a partition too, as disks of virtual machines on one have (wipefs(8)). 41-disk saw that nobody uses it.
 wipe_disk() {
   local partition
   for partition in $(partitions_of "$1"); do
-    wipefs -a -q "$KIT_DEV/$partition" || fail "Cannot wipe $partition"
+    wipefs -a -f -q "$KIT_DEV/$partition" || fail "Cannot wipe $partition"
   done
-  wipefs -a -q "$KIT_DEV/$1" || fail "Cannot wipe $1"
+  wipefs -a -f -q "$KIT_DEV/$1" || fail "Cannot wipe $1"
   plan_parts | while read -r label first sectors _; do
     zero_sectors "$1" "$first" "$((sectors < HEAD_SECTORS ? sectors : HEAD_SECTORS))"
     zero_sectors "$1" "$((sectors < HEAD_SECTORS ? first : first + sectors - HEAD_SECTORS))" \

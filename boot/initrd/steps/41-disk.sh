@@ -105,7 +105,7 @@ forget_system() {
   fi
   release_disk
   if [ "$KIT_PLAN" = powerwash-all ]; then
-    wipefs -a "$(find_partition kit-persist "$disk")" || fail "Cannot wipe kit-persist on $disk"
+    wipefs -a -f "$(find_partition kit-persist "$disk")" || fail "Cannot wipe kit-persist on $disk"
   fi
   sync
 }
