@@ -60,8 +60,7 @@ export function createDomain(parts: DomainParts): Domain {
   const consultant = new Consultant({ profiles, bundles, log })
   const onChange = () => desk.announceTargetChange()
   const rollouts = new Rollouts({ fleet, book, events, clock, log, onChange })
-  const isSound = (version: string) =>
-    images.find(version) !== undefined && book.quarantineOf(version) === undefined
+  const isSound = (version: string) => book.quarantineOf(version) === undefined
   const desk = new Desk({
     ...{ roster, machines, events, consultant, fleet, rollouts, isSound, queue, clock, baseUrl },
   })

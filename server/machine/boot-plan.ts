@@ -132,11 +132,3 @@ export function diskArguments(profile: Profile, baseUrl: string): string {
     ...(extra === undefined ? [] : [extra]),
   ].join(' ')
 }
-
-/** Goes when server/http/boot-scripts.ts uses kernelArguments(). */
-export function liveKernelArguments(
-  plan: ImagePlanOf<'live'>,
-  boot: { readonly id: string; readonly baseUrl: string },
-): string {
-  return kernelArguments(plan, { ...boot, nowMs: Date.now() })
-}

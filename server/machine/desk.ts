@@ -41,7 +41,7 @@ export interface DeskOptions {
   readonly consultant: Consultant
   readonly fleet: Fleet
   readonly rollouts: Rollouts
-  /** Whether an image is here and has not failed. */
+  /** Whether nothing is known against an image. */
   readonly isSound: (version: string) => boolean
   readonly queue: KeyedQueue<Mac>
   readonly clock: Clock
@@ -114,7 +114,7 @@ export class Desk implements MachineDesk {
     const isNews = await queue.run(mac, () => this.#takeCheckIn(mac, checkIn))
     // Outside the machine's queue, for it looks at all machines.
     if (isNews || rollouts.lockOf(mac) !== undefined) await rollouts.settle(mac)
-    this.announceTargetChange()
+    if (isNews) this.announceTargetChange()
   }
 
   async target(mac: Mac, bootId?: string): Promise<Target | undefined> {
@@ -216,7 +216,7 @@ export class Desk implements MachineDesk {
     return plan
   }
 
-  /** Resolves with whether it says something that other machines' updates hang on. */
+  /** Resolves with whether it says something that its target hangs on, or that of others. */
   async #takeCheckIn(mac: Mac, checkIn: CheckIn): Promise<boolean> {
     const { roster, machines, events, clock, rollouts, fleet, consultant } = this.#options
     const machine = await roster.takeIn(mac, {})
@@ -253,7 +253,10 @@ export class Desk implements MachineDesk {
 }
 
 function saysMore(before: Machine, after: Machine): boolean {
-  const keys = ['state', 'imageVersion', 'slot', 'slots', 'isInstalled'] as const
+  const keys = [
+    ...(['bootId', 'state', 'imageVersion', 'bundleDigest', 'checks'] as const),
+    ...(['slot', 'slots', 'isInstalled'] as const),
+  ]
   return keys.some((key) => !isDeepStrictEqual(before[key], after[key]))
 }
 

@@ -23,7 +23,7 @@ export interface TargetFacts {
   readonly isPowerwash: boolean
   /** The boot that asks. */
   readonly bootId: string | undefined
-  /** Whether the image is one that this server has and that has not failed: it may become good although it is not wanted any more. */
+  /** Nothing is known against the image: it may become good although it is not wanted any more, or not here any more. */
   readonly isSound: (version: string) => boolean
   readonly baseUrl: string
 }
