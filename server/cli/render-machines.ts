@@ -7,7 +7,7 @@ import { plural } from './render-releases.ts'
 import { ago, span } from './time-words.ts'
 
 /** The agent of a running machine checks in every five minutes; three missed ones are news. */
-export const SILENT_AFTER_MS = 15 * 60_000
+const SILENT_AFTER_MS = 15 * 60_000
 
 export const TABLE_WIDTH = 100
 

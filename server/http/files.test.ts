@@ -233,7 +233,9 @@ test('a client that sends half a request, or none, is dropped', async (t) => {
   ]) {
     const socket = await ask(port, text)
     socket.resume()
-    await once(socket, 'close')
+    // What was sent and not read turns the end into a reset: dropped all the same.
+    socket.on('error', () => {})
+    await new Promise((resolve) => socket.once('close', resolve))
   }
   t.pass()
 })
