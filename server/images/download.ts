@@ -1,13 +1,14 @@
 // Fetching one file over HTTP, on from where an earlier attempt stopped.
 
 import { type FileHandle, open, readFile, rm } from 'node:fs/promises'
-import { setTimeout as sleep } from 'node:timers/promises'
 
 import { writeFileAtomically } from '#lib/atomic-file.ts'
+import type { Clock } from '#lib/clock.ts'
 import { describeError, KitError, systemErrorCode } from '#lib/errors.ts'
 
 export interface DownloadOptions {
   readonly signal: AbortSignal
+  readonly clock: Clock
   /** More is an error. */
   readonly maxBytes?: number
   /** Takes nothing that an earlier attempt has left. */
@@ -38,9 +39,22 @@ export async function download(url: URL, file: string, options: DownloadOptions)
       if (isOurs) throw error
       failures = (await sizeOf(file)) > before ? 1 : failures + 1
       if (failures >= ATTEMPTS) throw cannotFetch(url, reasonOf(error), error)
-      await sleep(RETRY_MS * 2 ** failures, undefined, { signal: options.signal })
+      await pause(RETRY_MS * 2 ** failures, options)
     }
   }
+}
+
+/** Ends early when the signal does, which the next attempt hears. */
+function pause(delayMs: number, { clock, signal }: DownloadOptions): Promise<void> {
+  return new Promise((resolve) => {
+    const end = () => {
+      cancel()
+      signal.removeEventListener('abort', end)
+      resolve()
+    }
+    const cancel = clock.after(delayMs, end)
+    signal.addEventListener('abort', end)
+  })
 }
 
 const WRITE_ERRORS = ['ENOSPC', 'EDQUOT', 'EIO', 'EROFS', 'EACCES']

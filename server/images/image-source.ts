@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 import { realpath, stat } from 'node:fs/promises'
 import { isAbsolute } from 'node:path'
 
+import type { Clock } from '#lib/clock.ts'
 import { KitError, systemErrorCode } from '#lib/errors.ts'
 
 import type { BuildFile } from './build-manifest.ts'
@@ -24,6 +25,7 @@ export interface SourceOptions {
   /** A folder of this import's own; the same one when it is tried again. */
   readonly incoming: string
   readonly signal: AbortSignal
+  readonly clock: Clock
   /** So much of the file at hand has been read; `ofBytes` is absent where nobody knows. */
   readonly onRead: (bytes: number, ofBytes?: number) => void
 }

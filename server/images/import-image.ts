@@ -41,7 +41,7 @@ export async function importImage(name: SourceName, options: ImportOptions): Pro
   await store.dropLeftovers(clock.nowMs())
   const incoming = await store.openIncoming(name.key, clock.nowMs())
   const meter = createMeter(options)
-  const source = openSource(name, { incoming, signal, onRead: meter.onRead })
+  const source = openSource(name, { incoming, signal, clock, onRead: meter.onRead })
   try {
     signal.throwIfAborted()
     const imported = await bringIn(source, { ...options, name, incoming, meter })

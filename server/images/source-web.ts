@@ -18,19 +18,24 @@ export function webSource(url: URL, options: WebOptions): ImageSource {
   return url.pathname.endsWith('.json') ? folderOf(url, options) : tarOf(url, options)
 }
 
-function folderOf(manifestUrl: URL, { incoming, signal, onRead }: WebOptions): ImageSource {
+function folderOf(manifestUrl: URL, { incoming, signal, clock, onRead }: WebOptions): ImageSource {
   const manifest = join(incoming, 'manifest.part')
   return {
     canResume: true,
     async readManifest() {
-      await download(manifestUrl, manifest, { signal, maxBytes: MANIFEST_MAX_BYTES, isAnew: true })
+      await download(manifestUrl, manifest, { signal, clock, maxBytes: MANIFEST_MAX_BYTES, isAnew: true })
       return readManifestFile(manifest)
     },
     async fetch({ name, sizeBytes }, target) {
       const url = new URL(name, manifestUrl)
       url.search = manifestUrl.search // a signed link's
       const part = `${target}.part`
-      await download(url, part, { signal, maxBytes: sizeBytes, onBytes: (bytes) => onRead(bytes, sizeBytes) })
+      await download(url, part, {
+        signal,
+        clock,
+        maxBytes: sizeBytes,
+        onBytes: (bytes) => onRead(bytes, sizeBytes),
+      })
       await rename(part, target)
     },
   }
@@ -38,14 +43,14 @@ function folderOf(manifestUrl: URL, { incoming, signal, onRead }: WebOptions): I
 
 /** Fetched whole before it is unpacked: so an interrupted download goes on where it stopped. */
 function tarOf(url: URL, options: WebOptions): ImageSource {
-  const { incoming, signal, onRead } = options
+  const { incoming, signal, clock, onRead } = options
   const file = join(incoming, 'archive.part')
   // Most of the time goes into the download; unpacking is not counted.
   const unpacked = tarSource(file, { ...options, onRead: () => {} })
   return {
     canResume: true,
     async readManifest() {
-      await download(url, file, { signal, onBytes: onRead })
+      await download(url, file, { signal, clock, onBytes: onRead })
       return unpacked.readManifest()
     },
     fetch: unpacked.fetch,
