@@ -1,6 +1,6 @@
 // The operations that are cut, from which state each begins, and what the machine may start at any moment of it.
 
-import type { Choice, Firmware } from './rules.ts'
+import { type Choice, choices, type Firmware } from './rules.ts'
 import { type Known, problemsOf, type State, startsOf } from './state.ts'
 
 export type Operation = {
@@ -87,7 +87,10 @@ export const operations: readonly Operation[] = [
 /** What is wrong with a state that a cut during the operation leaves; empty when the machine gets on by itself. */
 export function judge(state: State, operation: Operation, firmware: Firmware, known: Known): string[] {
   const starts = startsOf(state, firmware)
-  const problems = starts.flatMap((start) => (start.kind === 'slot' ? problemsOf(state, start, known) : []))
+  // Every slot the loader could ever come to, not only the next.
+  const problems = choices(state.esp, firmware).flatMap((start) =>
+    start.kind === 'slot' ? problemsOf(state, start, known) : [],
+  )
   const [first, ...rest] = starts.map((start) => describe(start, known))
   if (!operation.mayStart.includes(first ?? '')) problems.push(`starts ${first}`)
   const last = rest.at(-1)

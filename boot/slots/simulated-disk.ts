@@ -3,8 +3,10 @@
 
 import { execFileSync } from 'node:child_process'
 import {
+  closeSync,
   copyFileSync,
   mkdirSync,
+  openSync,
   readFileSync,
   rmSync,
   statSync,
@@ -53,7 +55,7 @@ export function readState(folder: string): State {
 
 export class SimulatedDisk {
   readonly folder: string
-  #loops: string[] = []
+  #loops: number[] = []
   #seen = new Map<string, bigint>()
   #copies = new Map<string, string>()
   #copyCount = 0
@@ -70,7 +72,9 @@ export class SimulatedDisk {
       const loop = execFileSync('losetup', ['--find', '--show', this.#backing(name)])
         .toString()
         .trim()
-      this.#loops.push(loop)
+      // Detached now, gone when the last who has it open closes it: however this process ends.
+      this.#loops.push(openSync(loop, 'r'))
+      execFileSync('losetup', ['--detach', loop])
       symlinkSync(loop, `${folder}/dev/${name}`)
     }
     for (const name of ['esp', 'overlay'] as const) {
@@ -139,7 +143,7 @@ export class SimulatedDisk {
         // Not mounted: closed by halves, or never opened that far.
       }
     }
-    for (const loop of this.#loops) execFileSync('losetup', ['--detach', loop])
+    for (const loop of this.#loops) closeSync(loop)
     this.#loops = []
     rmSync(this.folder, { recursive: true, force: true })
   }
