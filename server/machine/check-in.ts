@@ -40,7 +40,7 @@ export function decideCheckIn(checkIn: CheckIn, facts: CheckInFacts): CheckInOut
   if (named.id === current?.id && machine.state === 'running' && checkIn.phase !== 'running') {
     return refuse('stale-boot', `boot ${checkIn.boot} is running: its initrd is long over`)
   }
-  const wrong = checkIn.phase === 'installing' ? findWrongBegin(named, machine) : undefined
+  const wrong = checkIn.phase === 'installing' ? findWrongBegin(named) : undefined
   return wrong ?? accept(checkIn, facts, named)
 }
 
@@ -68,14 +68,9 @@ function refuse(code: ErrorCode, reason: string): Extract<CheckInOutcome, { kind
 const MAKES_NEW: readonly Boot['plan'][] = ['install', 'powerwash', 'powerwash-all']
 
 /** The last moment to keep a machine from making its disk new: it waits for the answer. */
-function findWrongBegin({ id, plan, mintedMs }: Boot, { powerwashes }: Machine) {
-  if (!MAKES_NEW.includes(plan)) {
-    return refuse('conflict', `boot ${id} has the plan ${plan}, which makes no disk new`)
-  }
-  if (plan !== 'install' && mintedMs <= (powerwashes?.cancelledMs ?? -1)) {
-    return refuse('conflict', 'the powerwash was taken back')
-  }
-  return undefined
+function findWrongBegin({ id, plan }: Boot) {
+  if (MAKES_NEW.includes(plan)) return undefined
+  return refuse('conflict', `boot ${id} has the plan ${plan}, which makes no disk new`)
 }
 
 function accept(checkIn: CheckIn, facts: CheckInFacts, boot: Boot): CheckInOutcome {

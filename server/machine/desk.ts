@@ -28,7 +28,7 @@ import type {
   StepReport,
   Target,
 } from './ports.ts'
-import { powerwashWord } from './powerwash.ts'
+import { isTakenBack, powerwashWord } from './powerwash.ts'
 import { Repeats } from './repeats.ts'
 import type { Rollouts } from './rollouts.ts'
 import type { Roster } from './roster.ts'
@@ -200,11 +200,14 @@ export class Desk implements MachineDesk {
     const doubt = findDoubt(bootId, { machine, named, current: await this.#currentBoot(machine) })
     if (doubt !== undefined) throw new KitError(doubt.code, `Cannot take these disks: ${doubt.reason}`)
     const profile = consultant.profileFor(mac)
-    const plan = decideDiskPlan({
-      ...{ disks, profile },
-      persistence: named?.plan === 'powerwash-all' ? 'wipe' : 'keep',
-      arguments: diskArguments(profile, baseUrl),
-    })
+    const isOver = named !== undefined && isTakenBack(named, machine)
+    const plan: DiskPlan = isOver
+      ? { kind: 'refused', lines: ['Cannot go on with the powerwash: it was taken back'] }
+      : decideDiskPlan({
+          ...{ disks, profile },
+          persistence: named?.plan === 'powerwash-all' ? 'wipe' : 'keep',
+          arguments: diskArguments(profile, baseUrl),
+        })
     // A live boot reports its disks too, and leaves them alone.
     const text = plan.kind === 'refused' && named?.plan !== 'live' ? plan.lines.join('\n') : ''
     const isNews = text !== '' && this.#diskRefusals.isNews(mac, text)

@@ -43,7 +43,7 @@ export function decideDiskPlan(wish: DiskWish): DiskPlan {
 }
 
 /** Its table has all nine labels, each once. Some of them only: somebody else's table, or a damaged one. */
-export function isOurs({ contents }: Disk): boolean {
+function isOurs({ contents }: Disk): boolean {
   return LABELS.every((label) => contents.filter((content) => content.label === label).length === 1)
 }
 

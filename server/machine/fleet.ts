@@ -155,11 +155,7 @@ export class Fleet {
   #isTolerated(channel: string, version: string): boolean {
     const failures = this.#options.book.failuresOf(version)
     if (failures.length === 0) return false
-    const machines = this.#installed(channel).map(({ machine, profile }) => ({
-      machine,
-      isCanary: isCanary(profile),
-    }))
-    return isTolerated({ machines, failures, policy: this.policyOf(channel) })
+    return isTolerated({ machines: this.#installed(channel), failures, policy: this.policyOf(channel) })
   }
 
   #controlPlanesHolding(except: string): number {

@@ -63,7 +63,7 @@ export class PowerwashDesk implements Powerwashes {
       }
       const { powerwash: _request, ...kept } = machine
       const word = powerwashWord(profile)
-      // Scripts that were handed out for it say powerwash still; the check-in of such a boot is refused.
+      // Scripts that were handed out for it say powerwash still; such a boot gets no disk.
       const memory = {
         ...machine.powerwashes,
         cancelledMs: clock.nowMs(),

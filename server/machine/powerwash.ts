@@ -6,7 +6,7 @@
 // netboot itself counts only for an installed machine, and never when this server had told the machine to boot from
 // the network. So between two powerwashes lies either a new request of a person or a system that ran.
 
-import type { Machine, PowerwashMemory } from './machine.ts'
+import type { Boot, Machine, PowerwashMemory } from './machine.ts'
 import type { BootWish } from './ports.ts'
 import type { Profile } from './profile.ts'
 
@@ -52,6 +52,15 @@ export function powerwashWord(profile: Profile): string | undefined {
 /** The boot that runs there was sent to the network by us. */
 function wasTold(machine: Machine): boolean {
   return machine.bootId !== undefined && machine.powerwashes?.toldBoot === machine.bootId
+}
+
+/**
+ * The boot was to be a powerwash that was taken back since its script was handed out. Asked before the machine is given
+ * its disk: from then on it prepares, and what was begun is best ended.
+ */
+export function isTakenBack({ plan, mintedMs }: Boot, machine: Machine): boolean {
+  const isPowerwash = plan === 'powerwash' || plan === 'powerwash-all'
+  return isPowerwash && mintedMs <= (machine.powerwashes?.cancelledMs ?? -1)
 }
 
 /** Of a machine whose disk begins to be made new by a boot of this plan: every request has been taken. */

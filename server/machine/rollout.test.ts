@@ -155,6 +155,13 @@ const staged = (mac: Mac, others: Partial<RolloutMachine> = {}) =>
 const notStaged = (mac: Mac, others: Partial<RolloutMachine> = {}) =>
   member(machineWith(mac, { state: 'empty' }), others)
 
+const failing = (...macs: readonly Mac[]) => ({
+  failures: macs.map((mac) => failure('3', mac)),
+  quarantine: quarantine('3', macs[0] ?? m1),
+})
+const failedMachine = (mac: Mac, others: Partial<RolloutMachine> = {}) =>
+  member(machineWith(mac, bad('3')), { wanted: '2', ...others })
+
 const grants: readonly [string, readonly RolloutMachine[], Partial<RolloutFacts>, readonly Mac[]][] = [
   ['one at a time, by MAC', [staged(m2), staged(m1)], {}, [m1]],
   ['nobody before it has the image', [notStaged(m1), staged(m2)], {}, [m2]],
@@ -205,6 +212,12 @@ const grants: readonly [string, readonly RolloutMachine[], Partial<RolloutFacts>
     [member(machineWith(m1, ready('1')), { wanted: '1' })],
     { quarantine: quarantine('3', m3) },
     [m1],
+  ],
+  [
+    'the next canary after the first has failed, when it takes more',
+    [failedMachine(m1, { isCanary: true }), staged(m2), staged(m3, { isCanary: true })],
+    { ...failing(m1), policy: policy('1', '2') },
+    [m3],
   ],
   ['nobody who does not run', [member(machineWith(m1, ready('3'), { state: 'starting' }))], {}, []],
 ]
@@ -269,6 +282,12 @@ const over: readonly [string, RolloutMachine, Partial<RolloutFacts>, 'kept' | 'r
     { checkedIn: m1 },
     'released',
   ],
+  [
+    'keeps it when the loader has the image already',
+    member(machineWith(m1, trying('3')), { isWindowOpen: false }),
+    { checkedIn: m1 },
+    'kept',
+  ],
   ['keeps it when it checks in before it restarts', staged(m1), { checkedIn: m1 }, 'kept'],
   [
     'takes it when it checks in while paused',
@@ -294,13 +313,6 @@ for (const [title, machine, others, expected] of over) {
 test('decideRollout() takes the lock of a machine that is not there any more, and leaves those of other tools', (t) => {
   t.deepEqual(decide([], { locks: [lockOf(m1), foreign] }).released, [m1])
 })
-
-const failing = (...macs: readonly Mac[]) => ({
-  failures: macs.map((mac) => failure('3', mac)),
-  quarantine: quarantine('3', macs[0] ?? m1),
-})
-const failedMachine = (mac: Mac, others: Partial<RolloutMachine> = {}) =>
-  member(machineWith(mac, bad('3')), { wanted: '2', ...others })
 
 const states: readonly [string, readonly RolloutMachine[], Partial<RolloutFacts>, string, RegExp?][] = [
   ['done when all are good', [member(updated(m1)), member(updated(m2))], {}, 'done'],
@@ -366,11 +378,18 @@ const states: readonly [string, readonly RolloutMachine[], Partial<RolloutFacts>
     /failed on 2 machines \(02:00:00:00:00:01, 02:00:00:00:00:02\), update-halt-after is 2/,
   ],
   [
-    'halted after the canary, whatever it takes',
+    'halted when the only canary has failed, whatever it takes',
     [failedMachine(m1, { isCanary: true }), notStaged(m2)],
     { ...failing(m1), policy: policy('1', '5') },
     'halted',
     /a canary is among them/,
+  ],
+  [
+    'running while another canary is left to try',
+    [failedMachine(m1, { isCanary: true }), staged(m2, { isCanary: true }), notStaged(m3)],
+    { ...failing(m1), policy: policy('1', '5') },
+    'running',
+    /canaries come first/,
   ],
 ]
 

@@ -3,7 +3,7 @@
 
 import type { Mac } from '#lib/mac.ts'
 
-import type { Machine } from './machine.ts'
+import type { Machine, Slot } from './machine.ts'
 import type { Channel, Quarantine, RolloutState, UpdateFailure, UpdateLock } from './ports.ts'
 import type { Permit } from './target.ts'
 import type { UpdatePolicy } from './update-policy.ts'
@@ -84,7 +84,7 @@ export function decideRollout(facts: RolloutFacts): RolloutDecision {
 }
 
 /** The failures of the channel's own machines: those elsewhere say nothing of a rollout here. */
-export function ownFailures({
+function ownFailures({
   machines,
   failures,
 }: {
@@ -97,13 +97,12 @@ export function ownFailures({
 
 /** Its version is in quarantine and the rollout goes on all the same: docs/decisions/quarantine.md. */
 export function isTolerated(facts: {
-  readonly machines: readonly Pick<RolloutMachine, 'machine' | 'isCanary'>[]
+  readonly machines: readonly Pick<RolloutMachine, 'machine'>[]
   readonly failures: readonly UpdateFailure[]
   readonly policy: UpdatePolicy
 }): boolean {
-  const failed = new Set(ownFailures(facts))
-  const hasCanaryFailed = facts.machines.some(({ machine, isCanary }) => isCanary && failed.has(machine.mac))
-  return failed.size > 0 && failed.size < facts.policy.haltAfter && !hasCanaryFailed
+  const failed = ownFailures(facts).length
+  return failed > 0 && failed < facts.policy.haltAfter
 }
 
 interface Groups {
@@ -129,7 +128,7 @@ function groupMachines(facts: RolloutFacts): Groups {
 }
 
 /** It runs the version, from a slot that is good. */
-export function isSettledOn({ imageVersion, slot, slots }: Machine, version: string | undefined): boolean {
+function isSettledOn({ imageVersion, slot, slots }: Machine, version: string | undefined): boolean {
   if (version === undefined || imageVersion !== version || slot === undefined) return false
   const own = slots?.[slot]
   return own?.state === 'good' && (own.image === undefined || own.image === version)
@@ -141,7 +140,7 @@ function judge(
 ): { readonly state: RolloutState; readonly reason?: string } {
   const { channel, quarantine, policy } = facts
   const isUnderWay = groups.waiting.length + groups.updating.length > 0
-  if (quarantine !== undefined && !isTolerated(facts)) {
+  if (quarantine !== undefined && (!isTolerated(facts) || isStuckAtCanary(facts, groups))) {
     const what = `image ${quarantine.version} failed on ${quarantine.mac}: ${quarantine.reason}`
     const own = groups.failed.length
     if (own === 0 || !isUnderWay) return { state: 'quarantined', reason: what }
@@ -169,6 +168,16 @@ function describeWait(facts: RolloutFacts, groups: Groups): string | undefined {
   return others.length > 0
     ? `the lock is held by ${others.map(({ holder }) => holder).join(', ')}`
     : undefined
+}
+
+/** The others wait for a canary that has failed, and no canary is left to try. */
+function isStuckAtCanary(facts: RolloutFacts, { failed, waiting, updating }: Groups): boolean {
+  const waitedFor = waitingCanaries(facts)
+  return (
+    waiting.length + updating.length > 0 &&
+    waitedFor.some((mac) => failed.includes(mac)) &&
+    waitedFor.every((mac) => failed.includes(mac))
+  )
 }
 
 function waitingCanaries({ machines, channel }: RolloutFacts): readonly Mac[] {
@@ -215,8 +224,8 @@ function findLost(
 }
 
 /**
- * Good on the new version, or not on its way any more. That it may no longer go is taken from it only when it has just
- * checked in on the old version: it asks for its target after that, and learns it before it restarts.
+ * Good on the new version, or not on its way any more. That it may no longer go takes the lock from it only when it has
+ * just checked in on the old version and has not offered the new one to its loader, which any restart would take.
  */
 function isOver(
   { version }: UpdateLock,
@@ -228,6 +237,7 @@ function isOver(
   const { machine, wanted, isWindowOpen } = member
   if (machine.mac !== checkedIn || machine.state !== 'running' || machine.imageVersion === version)
     return false
+  if (machine.slot === undefined || otherSlot(machine)?.state === 'trying') return false
   return wanted !== version || !isWindowOpen || !may(member)
 }
 
@@ -265,6 +275,10 @@ function grant(
 /** The image lies in its other slot, and it is there to restart now. */
 function isReadyFor({ machine, isWindowOpen, silentMs }: RolloutMachine, wanted: string): boolean {
   if (!isWindowOpen || silentMs > PRESENT_MS || machine.slot === undefined) return false
-  const other = machine.slots?.[machine.slot === 'a' ? 'b' : 'a']
+  const other = otherSlot(machine)
   return other?.image === wanted && (other.state === 'ready' || other.state === 'trying')
+}
+
+function otherSlot({ slot, slots }: Machine): Slot | undefined {
+  return slots?.[slot === 'a' ? 'b' : 'a']
 }

@@ -17,13 +17,13 @@ import { createDomain, type Domain } from '../domain.ts'
 import { TurnedClock } from './turned-clock.ts'
 
 export const BASE_URL = 'http://10.77.0.1:8080'
-export const ROOT_HASH = 'ab'.repeat(32)
+const ROOT_HASH = 'ab'.repeat(32)
 
 /** `{'roles/worker': {}, 'machines/<mac>': {role: 'worker'}}` */
 export type Tree = Record<string, Record<string, string>>
 
 /** The tree as the test has it at that moment. */
-export function profilesOf(tree: Tree): Profiles {
+function profilesOf(tree: Tree): Profiles {
   const layers = () =>
     new Map(
       Object.entries(tree).map(([name, settings]) => {
