@@ -84,7 +84,7 @@ stop_agent() {
 
 # nap: the agent's pauses are written down and cut short.
 nap() {
-  mkdir "$BATS_TEST_TMPDIR/nap"
+  mkdir -p "$BATS_TEST_TMPDIR/nap"
   # shellcheck disable=SC2016 # for the script
   printf '#!/bin/sh\necho "$1" >>%s/naps\nexec /bin/sleep 0.02\n' "$BATS_TEST_TMPDIR" >"$BATS_TEST_TMPDIR/nap/sleep"
   chmod +x "$BATS_TEST_TMPDIR/nap/sleep"
@@ -94,6 +94,16 @@ nap() {
 napped() {
   touch "$BATS_TEST_TMPDIR/naps"
   until [ "$(wc -l <"$BATS_TEST_TMPDIR/naps")" -ge "$1" ]; do sleep 0.05; done
+}
+
+# becomes TEXT: waits until that is true.
+becomes() {
+  local left=300
+  until eval "$1" 2>/dev/null; do
+    left=$((left - 1))
+    [ "$left" -gt 0 ] || { echo "never: $1" && tail -n 50 "$FOLDER/reports" "$BATS_TEST_TMPDIR/log" && return 1; }
+    sleep 0.05
+  done
 }
 
 # heard REGEX: waits until the server has a report that fits.

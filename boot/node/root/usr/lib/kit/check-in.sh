@@ -36,7 +36,7 @@ slots_body() {
   printf ',"slot":"%s","slots":{"a":%s,"b":%s}' "$KIT_SLOT" "$(slot_json a)" "$(slot_json b)"
   local_checks
   printf ',"checks":"%s"' "$CHECKS"
-  reason="$(machine_reasons | head -c 500 | tr '\n' ';' | sed 's/;$//; s/;/; /g')"
+  reason="$(machine_reasons | awk '!seen[$0]++' | head -c 500 | tr '\n' ';' | sed 's/;$//; s/;/; /g')"
   [ -z "$reason" ] || printf ',"reason":%s' "$(json_string "$reason")"
 }
 
@@ -50,7 +50,10 @@ slot_json() {
   tries="$(loader_tries "$1")"
   [ -z "$tries" ] || printf ',"tries":%d' "$tries"
   reason="$(slot_field "$1" reason | head -c 300)"
-  if [ "$state" = bad ] && [ -z "$reason" ]; then reason="$DEFAULT_BAD_REASON"; fi
+  if [ "$state" = bad ] && [ -z "$reason" ]; then
+    # The initrd notes what it failed at (failure.sh).
+    reason="$DEFAULT_BAD_REASON$(slot_field "$1" failure | sed 's/^/: /' | head -c 300)"
+  fi
   json_field reason "$reason"
   printf '}'
 }
@@ -66,6 +69,8 @@ machine_reasons() {
   [ ! -s "$KIT_RUN/powerwash-failed" ] || cat "$KIT_RUN/powerwash-failed"
   [ ! -s "$KIT_UPDATE/error" ] || cat "$KIT_UPDATE/error"
   [ ! -s "$KIT_RUN/bundle-held" ] || cat "$KIT_RUN/bundle-held"
+  # What of the disk could not be brought into this root (the initrd's persist.sh).
+  [ ! -s "$KIT_RUN/persist-problems" ] || cat "$KIT_RUN/persist-problems"
 }
 
 # json_lines LIMIT: the lines of standard input as a JSON list of at most so many bytes; each line is cut at 200 bytes.

@@ -9,7 +9,9 @@ local_checks() {
   local unit
   CHECKS=waiting CHECKS_REASON=''
   unit="$(failed_check)"
-  if [ -s "$KIT_RUN/damaged" ]; then
+  if [ -e "$KIT_RUN/trial-failed" ]; then
+    CHECKS=failed CHECKS_REASON="$(slot_field "$KIT_SLOT" reason)"
+  elif [ -s "$KIT_RUN/damaged" ]; then
     CHECKS=failed CHECKS_REASON="$(cat "$KIT_RUN/damaged")"
   elif [ -n "$unit" ]; then
     CHECKS=failed

@@ -13,7 +13,7 @@ BUNDLE_PROVEN_SECONDS=60
 follow_trial() {
   local verdict
   local_checks
-  if [ -e "$KIT_RUN/condemned" ]; then return 0; fi
+  if [ -e "$KIT_RUN/trial-failed" ]; then return 0; fi
   case "$(slot_state "$KIT_SLOT")" in
     good)
       [ "$CHECKS" != passed ] || note_good_boot
@@ -79,9 +79,12 @@ fail_trial() {
   local text="slot $KIT_SLOT ($KIT_IMAGE) is bad: $1"
   echo "$text"
   loader_condemn "$KIT_SLOT" "$1" || return 0
-  : >"$KIT_RUN/condemned"
-  report trial failed "$(seconds_now)" "$text"
-  if [ -n "${KIT_BOOT:-}" ]; then check_in || true; fi
+  : >"$KIT_RUN/trial-failed"
+  # What cannot be told now is told by the system that comes after this one.
+  if name_boot; then
+    report trial failed "$(seconds_now)" "$text"
+    check_in || true
+  fi
   checked_in=''
   if [ -n "$(good_slots)" ]; then systemctl reboot; fi
 }
