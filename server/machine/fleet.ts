@@ -5,7 +5,7 @@ import type { Mac } from '#lib/mac.ts'
 
 import { type ChoiceFacts, chooseForNew, chooseForRunning, type ImageChoice } from './image-choice.ts'
 import type { Machine } from './machine.ts'
-import type { Channel, ImageStore, Profiles } from './ports.ts'
+import type { Channel, ImageStore, Profiles, UpdateFailure } from './ports.ts'
 import type { Profile } from './profile.ts'
 import type { ReleaseBook } from './release-book.ts'
 import { isTolerated, type RolloutFacts, type RolloutMachine } from './rollout.ts'
@@ -96,7 +96,7 @@ export class Fleet {
       policy: this.policyOf(name),
       machines: this.#installed(name).map((member) => this.#rolloutMachine(member)),
       locks: book.locksOf(name),
-      failures: book.failuresOf(version),
+      failures: this.#ownFailures(name, version),
       quarantine: book.quarantineOf(version),
       otherControlPlanes: this.#controlPlanesHolding(name),
       checkedIn,
@@ -126,7 +126,8 @@ export class Fleet {
     const heardMs = this.#heardMs.get(machine.mac) ?? this.#startedMs
     return {
       machine,
-      ...(image.kind === 'chosen' && { wanted: image.image.version }),
+      // One without a root hash boots live and nothing else: there is nothing to write into a slot.
+      ...(image.kind === 'chosen' && image.image.rootHash !== undefined && { wanted: image.image.version }),
       isPinned: book.pinOf(machine.mac) !== undefined,
       isCanary: isCanary(profile),
       isControlPlane: isControlPlane(profile),
@@ -148,14 +149,20 @@ export class Fleet {
       isEmpty: images.list().length === 0,
       quarantineOf: (version) => book.quarantineOf(version),
       failures: book.failuresOn(mac),
-      isTolerated: pointer?.version !== undefined && this.#isTolerated(channel, pointer.version),
+      isTolerated: isTolerated({
+        failures: this.#ownFailures(channel, pointer?.version ?? ''),
+        policy: updatePolicy(profile),
+      }),
     }
   }
 
-  #isTolerated(channel: string, version: string): boolean {
-    const failures = this.#options.book.failuresOf(version)
-    if (failures.length === 0) return false
-    return isTolerated({ machines: this.#installed(channel), failures, policy: this.policyOf(channel) })
+  /** Also of those whose disk is being made new meanwhile. */
+  #ownFailures(channel: string, version: string): readonly UpdateFailure[] {
+    const { book, profiles } = this.#options
+    return book.failuresOf(version).filter(({ mac }) => {
+      const profile = profiles.profileFor(mac)
+      return profile.role !== undefined && profile.channel === channel
+    })
   }
 
   #controlPlanesHolding(except: string): number {

@@ -112,6 +112,10 @@ test('a rollout over three machines halts at the second failure and says why', a
   const halted = await stateOf(all)
   t.like(halted, { state: 'halted', failed: [m1, m2], waiting: [m3], haltAfter: 2 })
   t.regex(halted?.reason ?? '', /failed on 2 machines.*update-halt-after is 2.*kubelet never ready/)
+  await all.powerwashes.request(m1, 'keep')
+  const { boot } = await all.desk.offerBoot(m1, {})
+  await all.desk.checkIn(m1, { boot: boot.id, phase: 'installing' })
+  t.like(await stateOf(all), { state: 'halted', failed: [m1, m2] }, 'a failure is not washed off')
   const kinds = await all.kinds()
   for (const [kind, count] of Object.entries({
     'image-quarantined': 1,

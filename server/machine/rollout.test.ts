@@ -352,7 +352,7 @@ const states: readonly [string, readonly RolloutMachine[], Partial<RolloutFacts>
   [
     'quarantined after a failure elsewhere',
     [staged(m1)],
-    failing(m4),
+    { quarantine: quarantine('3', m4) },
     'quarantined',
     /image 3 failed on 02:00:00:00:00:04: panic/,
   ],

@@ -27,7 +27,7 @@ export interface RolloutFacts {
   readonly policy: UpdatePolicy
   /** Of the channel, also those of other tools. */
   readonly locks: readonly UpdateLock[]
-  /** Of the channel's version, by any machine. */
+  /** Of the channel's version, on machines of the channel: those elsewhere say nothing of a rollout here. */
   readonly failures: readonly UpdateFailure[]
   /** Of the channel's version. */
   readonly quarantine: Quarantine | undefined
@@ -83,26 +83,9 @@ export function decideRollout(facts: RolloutFacts): RolloutDecision {
   return { ...verdict, atOnce, ...groups, permits, grants, released, lost }
 }
 
-/** The failures of the channel's own machines: those elsewhere say nothing of a rollout here. */
-function ownFailures({
-  machines,
-  failures,
-}: {
-  readonly machines: readonly Pick<RolloutMachine, 'machine'>[]
-  readonly failures: readonly UpdateFailure[]
-}): readonly Mac[] {
-  const members = new Set(machines.map(({ machine }) => machine.mac))
-  return failures.map(({ mac }) => mac).filter((mac) => members.has(mac))
-}
-
 /** Its version is in quarantine and the rollout goes on all the same: docs/decisions/quarantine.md. */
-export function isTolerated(facts: {
-  readonly machines: readonly Pick<RolloutMachine, 'machine'>[]
-  readonly failures: readonly UpdateFailure[]
-  readonly policy: UpdatePolicy
-}): boolean {
-  const failed = ownFailures(facts).length
-  return failed > 0 && failed < facts.policy.haltAfter
+export function isTolerated({ failures, policy }: Pick<RolloutFacts, 'failures' | 'policy'>): boolean {
+  return failures.length > 0 && failures.length < policy.haltAfter
 }
 
 interface Groups {
@@ -115,7 +98,7 @@ interface Groups {
 /** Machines that are pinned elsewhere are not of the rollout. */
 function groupMachines(facts: RolloutFacts): Groups {
   const version = facts.channel.version
-  const failed = ownFailures(facts)
+  const failed = facts.failures.map(({ mac }) => mac)
   const holders = new Set(facts.locks.filter((lock) => lock.version === version).map(({ holder }) => holder))
   const groups = { done: [] as Mac[], updating: [] as Mac[], waiting: [] as Mac[], failed }
   for (const { machine, isPinned, wanted } of facts.machines) {
