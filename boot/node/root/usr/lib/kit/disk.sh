@@ -130,6 +130,7 @@ esp_free_kib() {
 
 # forget_cached FILE: the next read of the synced FILE comes from the disk.
 forget_cached() {
-  # coreutils can ask for this one file; busybox cannot, and in the initrd the whole cache may go.
-  dd if="$1" of=/dev/null iflag=nocache count=0 2>/dev/null || { echo 1 >"$KIT_PROC/sys/vm/drop_caches"; } 2>/dev/null || true
+  # coreutils can ask for this one file; busybox cannot, and in the initrd the whole cache may go. 4 of the 5: the kernel says
+  # so on the console once, not a hundred times (Documentation/admin-guide/sysctl/vm.rst).
+  dd if="$1" of=/dev/null iflag=nocache count=0 2>/dev/null || { echo 5 >"$KIT_PROC/sys/vm/drop_caches"; } 2>/dev/null || true
 }
