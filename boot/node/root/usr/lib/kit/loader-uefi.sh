@@ -224,6 +224,7 @@ partition_guid() {
   local number sector
   number="$(cat "$KIT_SYS/class/block/${2##*/}/partition")" || return 1
   sector="$(cat "$KIT_SYS/class/block/${1##*/}/queue/logical_block_size" 2>/dev/null || echo 512)"
+  # Its first three parts are little-endian.
   dd if="$KIT_DEV/${1##*/}" bs=1 skip=$((2 * sector + (number - 1) * 128 + 16)) count=16 2>/dev/null | od -An -v -t x1 |
-    tr -d ' \n' | sed 's/^\(..\)\(..\)\(..\)\(..\)\(..\)\(..\)\(..\)\(..\)\(....\)\(.\{12\}\)$/\4\3\2\1-\6\5-\8\7-\9-\10/'
+    awk '{ print $4 $3 $2 $1 "-" $6 $5 "-" $8 $7 "-" $9 $10 "-" $11 $12 $13 $14 $15 $16 }'
 }
