@@ -187,6 +187,14 @@ holds() {
   heard '^check-in .*"b":{"state":"ready","image":"2"'
   holds b 2
   ! grep -q 'systemctl reboot' "$NOTES/commands"
+  # A change of files comes with the image, unless that is held up.
+  first="$DIGEST"
+  echo two >"$SOURCE/etc/motd"
+  pack
+  want 2 "$DIGEST" 'stage yes' 'reboot no' 'good yes' 'rate 0' 'arguments console=ttyS0'
+  heard "^check-in .*\"b\":\{\"state\":\"ready\",\"image\":\"2\",\"bundle\":\"$DIGEST\""
+  [ "$(cat "$KIT_LIVE/etc/motd")" = one ]
+  DIGEST="$first"
   want 2 "$DIGEST" 'stage yes' 'reboot yes' 'good yes' 'rate 0' 'arguments console=ttyS0'
   seen "$NOTES/commands" '^systemctl reboot$'
   [ "$(state_of b)" = trying ]

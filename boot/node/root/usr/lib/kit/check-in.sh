@@ -3,8 +3,8 @@
 # shellcheck disable=SC2153 # KIT_BOOT is the environment's, or name_boot's
 
 # A body has at most 16 KiB. Each list is cut where it has so many bytes as JSON.
-REASONS_LIMIT_BYTES=4000
-DRIFT_LIMIT_BYTES=6000
+REASONS_LIMIT_BYTES=3000
+DRIFT_LIMIT_BYTES=5000
 DEFAULT_BAD_REASON='did not come up in 3 tries'
 
 # check_in: status 0 when the server took it. Sets CHECK_IN_STATUS to the HTTP status.

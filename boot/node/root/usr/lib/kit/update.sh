@@ -67,12 +67,15 @@ staged_as() {
   echo same
 }
 
-# takes_bundle_alone: may the running image take the target's bundle now? While another image is on its way, the bundle comes with it.
+# takes_bundle_alone: may the running image take the target's bundle now? While this machine is on its way to another image,
+# the bundle comes with that. On trial it is taken: it becomes part of the slot that is tried.
 takes_bundle_alone() {
   case "$IMAGE_STEP" in
-    # An image that cannot be written must not keep changes of files away for ever.
+    # An image that cannot be written must not keep changes of files away for ever; nor one that is held up, say because
+    # the channel is paused.
     stage) [ -s "$KIT_UPDATE/error" ] && ! update_runs ;;
-    wait | restart | trial) return 1 ;;
+    wait) ! target_is stage ;;
+    restart) return 1 ;;
     *) return 0 ;;
   esac
 }
