@@ -3,7 +3,7 @@
 # shellcheck shell=dash
 set -u
 
-for part in disk slots loader loader-uefi loader-bios manifest slot-write; do
+for part in disk slots loader loader-uefi loader-bios manifest slot-write stage; do
   # shellcheck source=/dev/null
   . "$SIM_LIB/$part.sh"
 done
@@ -55,8 +55,15 @@ case "$1" in
   switch-to-a) loader_offer a 0 ;;
   network) loader_network_once ;;
   bundle)
+    # As change.sh does it.
     SIM_BUNDLE="$bundle_2"
-    lay_bundle "$bundle_2" && set_slot_fields a bundle "$bundle_2" bundle-good "$bundle_1"
+    lay_bundle "$bundle_2" && set_slot_fields a bundle "$bundle_2"
+    ;;
+  restage)
+    use_image 2
+    # shellcheck disable=SC2034 # stage.sh's
+    WANTED_BUNDLE="$bundle_1" WANTED_ARGUMENTS='kit.url=http://10.77.0.1:8080' SIM_BUNDLE="$bundle_1"
+    restage b && loader_offer b 3
     ;;
   powerwash)
     loader_forget a && loader_forget b && "$SIM_NEW_OVERLAY" && install_image a 2 "$bundle_1" 3

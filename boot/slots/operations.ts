@@ -65,6 +65,13 @@ export const operations: readonly Operation[] = [
     ends: 'b 2 trial',
   },
   {
+    name: 'restage',
+    after: 'condemn-b',
+    mayStart: ['a 1', 'b 2 trial'],
+    mayFallBack: ['a 1'],
+    ends: 'b 2 trial',
+  },
+  {
     name: 'update-back',
     after: 'bless-b',
     mayStart: ['b 2', 'a 3 trial'],
