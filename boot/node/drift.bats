@@ -65,6 +65,14 @@ drift() {
   drift | grep -qx '/etc/sshXssh_host_key'
 }
 
+@test "drift_lines() leaves out what is kept on kit-persist" {
+  mkdir -p "$KIT_RUN/bundle/root/etc/kit"
+  printf '# ours\n/srv/data/\n/etc/app.conf\n' >"$KIT_RUN/bundle/root/etc/kit/persist"
+  cp -a "$KIT_RUN/bundle/root/etc/kit" "$KIT_LIVE/etc/kit"
+  for path in srv/data/x srv/data.old etc/app.conf; do echo x | put "$path"; done
+  [ "$(drift)" = /srv/data.old ]
+}
+
 @test "drift_lines() says that it cannot tell where no layer takes the writes" {
   rm -r "$UPPER"
   run drift

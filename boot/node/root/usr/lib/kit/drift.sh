@@ -20,11 +20,15 @@ drift_lines() {
   done
 }
 
-# not_ignored: those lines of standard input that drift.ignore does not name.
+# not_ignored: those lines of standard input that neither drift.ignore names nor the overlay file of what is kept on
+# kit-persist: such a path shows something else than the writes.
 not_ignored() {
   local patterns="$KIT_RUN/drift.patterns"
   # As the extended regular expressions that grep reads, so that a thousand paths are one process.
-  [ -s "$patterns" ] || sed '/^#/d; /^$/d; s/[].[+?(){}|^$\\]/\\&/g; s/\*/.*/g; s/.*/^&$/' "$KIT_LIB/drift.ignore" >"$patterns"
+  {
+    cat "$KIT_LIB/drift.ignore"
+    sed -n 's|/*[[:space:]]*$||; /^\/[^*]/{p; s|$|/*|p;}' "$KIT_LIVE/etc/kit/persist" 2>/dev/null
+  } | sed '/^#/d; /^$/d; s/[].[+?(){}|^$\\]/\\&/g; s/\*/.*/g; s/.*/^&$/' >"$patterns"
   LC_ALL=C grep -Evf "$patterns" || true
 }
 
