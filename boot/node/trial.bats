@@ -44,11 +44,15 @@ up() {
 
 @test "decide_trial() passes by word of the server or alone, and fails when it must" {
   local cases=(
-    # checks:confirmed now answered passed | verdict
+    # checks:confirmed now answered passed [hand-over] | verdict
     'waiting:no 10 0 0|wait'
     'waiting:no 1799 0 0|wait'
     'waiting:no 1800 0 0|bad boot-complete.target was not reached within 1800 s'
     'waiting:yes 1800 1799 0|bad boot-complete.target was not reached within 1800 s'
+    # The initrd waited for hours before it handed over.
+    'waiting:no 10800 0 0 9001|wait'
+    'waiting:no 10801 0 0 9001|bad boot-complete.target was not reached within 1800 s'
+    'passed:no 10801 10790 9100 9001|bad the server has not confirmed it within 1800 s'
     'passed:yes 30 20 25|good confirmed by the server'
     'passed:no 30 20 25|wait'
     # Nobody ever answered.
@@ -67,7 +71,7 @@ up() {
     'passed:no 2300 1700 30|good the server has not answered for 600 s'
   )
   for each in "${cases[@]}"; do
-    run with_parts trial -- "decide_trial ${each%|*} 600 1800"
+    run with_parts trial -- "set -- ${each%|*}; decide_trial \"\$1\" \$2 \$3 \$4 600 1800 \${5:-0}"
     [ "$output" = "${each#*|}" ] || { echo "$each: $output" && false; }
   done
 }

@@ -31,4 +31,6 @@ ENVIRONMENT
 # A live system runs from no slot.
 slot="${KIT_SLOT:-}"
 [ -z "$slot" ] || echo "KIT_SLOT=$slot" >>"$KIT_RUN/env"
+# A trial counts from here.
+cut -d . -f 1 "$KIT_PROC/uptime" >"$KIT_RUN/handed-over"
 echo "$program" >"$KIT_RUN/init"

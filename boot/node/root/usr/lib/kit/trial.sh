@@ -37,13 +37,15 @@ trial_verdict() {
   fi
   if target_is good; then good=yes; fi
   decide_trial "$CHECKS:$good" "$(seconds_now)" "$(noted_seconds answered)" "$(noted_seconds checks-passed)" \
-    "$(conf_number ALONE_SECONDS "$ALONE_SECONDS_DEFAULT")" "$(conf_number TRIAL_SECONDS "$TRIAL_SECONDS_DEFAULT")"
+    "$(conf_number ALONE_SECONDS "$ALONE_SECONDS_DEFAULT")" "$(conf_number TRIAL_SECONDS "$TRIAL_SECONDS_DEFAULT")" \
+    "$(noted_seconds handed-over)"
 }
 
-# decide_trial CHECKS:CONFIRMED NOW ANSWERED PASSED ALONE TRIAL: `wait`, `good <why>` or `bad <why>`. Times are seconds since the
-# kernel started; ANSWERED: the server's last target, PASSED: the checks; 0 is never.
+# decide_trial CHECKS:CONFIRMED NOW ANSWERED PASSED ALONE TRIAL [START]: `wait`, `good <why>` or `bad <why>`. Times are seconds
+# since the kernel started; ANSWERED: the server's last target, PASSED: the checks; 0 is never. START: when the initrd handed
+# over, for it may have waited for hours, for a person or a server.
 decide_trial() {
-  local now="$2" answered="$3" alone_since="$4" alone="$5" trial="$6"
+  local now="$2" answered="$3" alone_since="$4" alone="$5" trial="$6" start="${7:-0}"
   [ "$answered" -le "$alone_since" ] || alone_since="$answered"
   case "$1" in
     passed:yes) echo 'good confirmed by the server' ;;
@@ -51,13 +53,13 @@ decide_trial() {
       if [ $((now - alone_since)) -ge "$alone" ]; then
         echo "good the server has not answered for $alone s"
       # A server that is away never takes a machine back: it is waited for until the line above is true.
-      elif [ "$now" -ge "$trial" ] && [ "$answered" -gt 0 ] && [ $((now - answered)) -lt "$ANSWERING_SECONDS" ]; then
+      elif [ $((now - start)) -ge "$trial" ] && [ "$answered" -gt 0 ] && [ $((now - answered)) -lt "$ANSWERING_SECONDS" ]; then
         echo "bad the server has not confirmed it within $trial s"
       else
         echo wait
       fi
       ;;
-    *) if [ "$now" -ge "$trial" ]; then echo "bad boot-complete.target was not reached within $trial s"; else echo wait; fi ;;
+    *) if [ $((now - start)) -ge "$trial" ]; then echo "bad boot-complete.target was not reached within $trial s"; else echo wait; fi ;;
   esac
 }
 
