@@ -90,3 +90,19 @@ unmounted" ] || { echo "$shell: $output" && false; }
     [ "$(sha256_of "$KIT_DEV/vda9")" = "$before" ]
   done
 }
+
+@test "kit_disk() tells the disk of the mounted kit-overlay, or nothing" {
+  while IFS='|' read -r source wanted; do
+    prepare() {
+      partition vda7 kit-overlay
+      rm "$KIT_PROC/self" && mkdir "$KIT_PROC/self"
+      printf '22 1 8:1 / / rw - ext4 /dev/sda1 rw\n%s\n' "${source//OVERLAY/$KIT_OVERLAY}" >"$KIT_PROC/self/mountinfo"
+    }
+    on_machine uefi kit_disk
+    [ "$output" = "$wanted" ] || { echo "$source gave $output" && false; }
+  done <<'TABLE'
+29 22 254:7 / OVERLAY rw,noatime shared:5 - ext4 /dev/vda7 rw,errors=remount-ro|vda
+29 22 254:7 / OVERLAY rw,noatime - ext4 /dev/sdz7 rw|
+|
+TABLE
+}

@@ -47,7 +47,7 @@ find_partition() {
 kit_disk() {
   local device
   device="$(awk -v place="$KIT_OVERLAY" '$5 == place { sub(/.* - /, ""); split($0, part, " "); print part[2]; exit }' "$KIT_PROC/self/mountinfo")"
-  [ -n "$device" ] || return 0
+  if [ -z "$device" ] || [ ! -e "$KIT_SYS/class/block/${device##*/}" ]; then return 0; fi
   device="$(readlink -f "$KIT_SYS/class/block/${device##*/}")"
   device="${device%/*}"
   printf '%s\n' "${device##*/}"
