@@ -7,18 +7,20 @@
 # error. What lies there already and is whole is not written again.
 stage_image() {
   local slot="$1"
+  # Another disk of the machine may have been installed once.
+  STAGE_DISK="$(kit_disk)"
   fetch_manifest || return 1
   if [ "$(slot_field "$slot" state)" = written ] && [ "$(slot_field "$slot" root-hash)" = "$MANIFEST_ROOT_HASH" ] && restage "$slot"; then
     return 0
   fi
   rm -f "$KIT_OVERLAY/slots/$slot.chunks"
   STAGE_FULL='' STAGE_DELTA=''
-  if ! write_slot "$slot" "$WANTED_BUNDLE" "$WANTED_ARGUMENTS"; then
+  if ! write_slot "$slot" "$WANTED_BUNDLE" "$WANTED_ARGUMENTS" "$STAGE_DISK"; then
     # What was put together is not what was signed: a chunk of the old image is damaged, or a list is wrong.
     [ -n "$STAGE_DELTA" ] && tail -n 1 "$KIT_UPDATE/log" | grep -q 'root image is damaged' || return 1
     echo 'the parts do not make the image: fetching all of it'
     STAGE_FULL=1
-    write_slot "$slot" "$WANTED_BUNDLE" "$WANTED_ARGUMENTS" || return 1
+    write_slot "$slot" "$WANTED_BUNDLE" "$WANTED_ARGUMENTS" "$STAGE_DISK" || return 1
   fi
   keep_chunks "$slot"
 }
@@ -43,7 +45,7 @@ restage() {
     # Read back when it was written, by this boot or the one before.
     ready | trying) ;;
     *)
-      data="$(find_partition "kit-root-$slot")" && hashes="$(find_partition "kit-verity-$slot")" &&
+      data="$(find_partition "kit-root-$slot" "$STAGE_DISK")" && hashes="$(find_partition "kit-verity-$slot" "$STAGE_DISK")" &&
         check_slot_root "$slot" "$data" "$hashes" "$MANIFEST_ROOT_HASH" "$MANIFEST_ROOT_SIZE" || return 1
       ;;
   esac
@@ -63,7 +65,7 @@ fetch_root() {
   if [ -z "$STAGE_FULL" ] && prepare_delta; then
     STAGE_DELTA=1
     slot_progress "fetches $(delta_bytes "$KIT_UPDATE/plan") of $MANIFEST_ROOT_SIZE bytes of the root image, copies the others"
-    apply_delta "$KIT_UPDATE/plan" "$(find_partition "kit-root-$KIT_SLOT")" "$url" "$1"
+    apply_delta "$KIT_UPDATE/plan" "$(find_partition "kit-root-$KIT_SLOT" "$STAGE_DISK")" "$url" "$1"
     status=$?
     [ "$status" = 2 ] || return "$status"
   fi
