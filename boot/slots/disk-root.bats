@@ -51,7 +51,7 @@ make_disk() {
   KIT_ROOT_SIZE="$(stat -c %s "$BATS_FILE_TMPDIR/image/root.squashfs")"
   export KIT_ROOT_HASH KIT_ROOT_SIZE IMAGE="$BATS_FILE_TMPDIR/image"
   cp -rL "$BOOT_FOLDER/initrd" "$KIT_LIB"
-  sed -i 's/^modprobe .*//; s/^DISK_TENTHS=.*/DISK_TENTHS=3/' "$KIT_LIB/steps/61-disk-root.sh"
+  sed -i 's/^DISK_TENTHS=.*/DISK_TENTHS=3/' "$KIT_LIB/steps/61-disk-root.sh"
   sed -i 's/^load_new_drivers() {/&\n  return 1/' "$KIT_LIB/drivers.sh"
   mkdir -p "$KIT_SYS/class/tty/console" && : >"$KIT_SYS/class/tty/console/active"
   disk_change

@@ -62,7 +62,7 @@ case "$1" in
   restage)
     use_image 2
     # shellcheck disable=SC2034 # stage.sh's
-    WANTED_BUNDLE="$bundle_1" WANTED_ARGUMENTS='kit.url=http://10.77.0.1:8080' SIM_BUNDLE="$bundle_1"
+    STAGE_DISK=vda WANTED_BUNDLE="$bundle_1" WANTED_ARGUMENTS='kit.url=http://10.77.0.1:8080' SIM_BUNDLE="$bundle_1"
     restage b && loader_offer b 3
     ;;
   powerwash)

@@ -57,14 +57,13 @@ export class SimulatedDisk {
   readonly folder: string
   #loops: number[] = []
   #seen = new Map<string, bigint>()
-  #copies = new Map<string, string>()
-  #copyCount = 0
+  #found = { esp: new Map<string, Buffer>(), overlay: new Map<string, Buffer>() }
 
   /** `folder` is made anew. close() ends it. */
   constructor(folder: string, state: State) {
     this.folder = folder
     rmSync(folder, { recursive: true, force: true })
-    for (const name of ['backing', 'copies', 'dev/mapper', 'esp', 'overlay', 'look']) {
+    for (const name of ['backing', 'dev/mapper', 'esp', 'overlay', 'look']) {
       mkdirSync(`${folder}/${name}`, { recursive: true })
     }
     for (const name of partitionNames) {
@@ -104,35 +103,22 @@ export class SimulatedDisk {
     return readState(this.folder)
   }
 
-  /** Notes what has reached the disk by now, when that has changed; durable() reads the notes. */
-  noteDurable(): Map<string, string> | undefined {
-    let isNew = false
-    for (const name of [...partitionNames, 'esp', 'overlay']) {
-      const changed = statSync(this.#backing(name), { bigint: true }).mtimeNs
-      if (this.#seen.get(name) === changed) continue
-      this.#seen.set(name, changed)
-      const copy = `${this.folder}/copies/${this.#copyCount++}`
-      copyFileSync(this.#backing(name), copy)
-      this.#copies.set(name, copy)
-      isNew = true
+  /** What has reached the disk by now, as a machine finds it after a cut; undefined when that is what it was last time. */
+  durable(): State | undefined {
+    const changed = [...partitionNames, 'esp', 'overlay'].filter((name) => {
+      const time = statSync(this.#backing(name), { bigint: true }).mtimeNs
+      const isNew = this.#seen.get(name) !== time
+      this.#seen.set(name, time)
+      return isNew
+    })
+    if (changed.length === 0) return undefined
+    for (const name of ['esp', 'overlay'] as const) {
+      if (changed.includes(name)) this.#found[name] = this.#look(name)
     }
-    return isNew ? new Map(this.#copies) : undefined
-  }
-
-  /** The states of such notes, with kit-esp and kit-overlay mounted as a machine would after a cut. */
-  durable(notes: readonly Map<string, string>[]): State[] {
-    const trees = new Map<string, Map<string, Buffer>>()
-    const tree = (copy: string | undefined) => {
-      if (copy === undefined) return new Map<string, Buffer>()
-      const files = trees.get(copy) ?? this.#look(copy)
-      trees.set(copy, files)
-      return files
+    return {
+      ...this.#found,
+      partitions: new Map(partitionNames.map((name) => [name, readFileSync(this.#backing(name))])),
     }
-    return notes.map((copies) => ({
-      esp: tree(copies.get('esp')),
-      overlay: tree(copies.get('overlay')),
-      partitions: new Map(partitionNames.map((name) => [name, readFileSync(copies.get(name) ?? '')])),
-    }))
   }
 
   close(): void {
@@ -148,8 +134,10 @@ export class SimulatedDisk {
     rmSync(this.folder, { recursive: true, force: true })
   }
 
-  #look(copy: string): Map<string, Buffer> {
+  #look(name: FileSystem): Map<string, Buffer> {
+    const copy = `${this.folder}/copy`
     const place = `${this.folder}/look`
+    copyFileSync(this.#backing(name), copy)
     try {
       execFileSync('mount', ['-o', 'loop', copy, place], { stdio: 'ignore' })
     } catch {

@@ -109,7 +109,6 @@ mount_image() {
 
 leave_root
 rm -f "$KIT_RUN/condemned"
-modprobe -a -q dm_mod dm_verity squashfs overlay vfat nls_cp437 nls_ascii nls_iso8859_1 ext4 loop 2>&1 || true
 within "$DISK_TENTHS" has_partitions || refused "$KIT_RUN/partition-error"
 mount_kit_partitions 2>"$KIT_RUN/error" || refused "$KIT_RUN/error"
 disk="$(kit_disk)"
