@@ -31,6 +31,8 @@ ENVIRONMENT
 # A live system runs from no slot.
 slot="${KIT_SLOT:-}"
 [ -z "$slot" ] || echo "KIT_SLOT=$slot" >>"$KIT_RUN/env"
+# What signs this server's images; the agent checks updates by it.
+[ ! -e "$KIT_LIB/image-key.pub" ] || cp "$KIT_LIB/image-key.pub" "$KIT_RUN/image-key.pub"
 # A trial counts from here.
 cut -d . -f 1 "$KIT_PROC/uptime" >"$KIT_RUN/handed-over"
 echo "$program" >"$KIT_RUN/init"
