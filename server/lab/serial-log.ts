@@ -74,8 +74,10 @@ export class SerialLog {
     })
   }
 
+  /** Reads what is left first. */
   async stop(): Promise<void> {
     this.#watcher?.close()
+    this.#readSoon()
     await this.#reading
     await this.#handle?.close()
     this.#handle = undefined

@@ -65,6 +65,11 @@ export async function createVm(place: VmPlace, spec: MachineSpec): Promise<Vm> {
     await Promise.all([qemu.kill(), serial.stop()])
     throw error
   })
+  // However it ends: a machine may also switch itself off.
+  const tidied = qemu.exited.then(() => {
+    qmp.close()
+    return serial.stop()
+  })
   return {
     spec,
     files,
@@ -78,9 +83,8 @@ export async function createVm(place: VmPlace, spec: MachineSpec): Promise<Vm> {
       await qmp.execute('system_reset')
     },
     async kill() {
-      qmp.close()
       await qemu.kill()
-      await serial.stop()
+      await tidied
     },
   }
 }
