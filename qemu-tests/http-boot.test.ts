@@ -1,21 +1,17 @@
-// UEFI: HTTP boot without TFTP, an image that is damaged and mended, and a machine that nobody knows.
+// UEFI: HTTP boot without TFTP, an image that is damaged in the store and mended, and a machine that nobody knows.
 
-import { cp, open } from 'node:fs/promises'
+import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import test from 'ava'
 import { BOOT_TIMEOUT_MS } from './event-watch.ts'
 import { digestOf, makeLocalDisk } from './local-disk.ts'
 import { machineFiles } from './profile-files.ts'
-import { imageFolder, scratchFolder, startTestLan, UEFI, UEFI_2 } from './test-lan.ts'
+import { imageFolder, startTestLan, UEFI, UEFI_2 } from './test-lan.ts'
 
 test('a UEFI HTTP boot survives a damaged image, and an unknown UEFI machine goes on untouched', async (t) => {
-  const images = join(await scratchFolder(t), 'image')
-  await cp(await imageFolder(), images, { recursive: true })
-  await flipLastByte(join(images, 'root.squashfs'))
   const lan = await startTestLan(t, {
     mode: 'server',
-    environment: { KATESKIT_IMAGES_IMPORT: images },
     files: {
       'defaults/boot': 'live\n',
       'roles/worker/root/etc/kit-test/role': 'worker\n',
@@ -23,6 +19,12 @@ test('a UEFI HTTP boot survives a damaged image, and an unknown UEFI machine goe
     },
   })
   const { client } = lan.network.server
+  const kept = join(
+    lan.network.folder,
+    'images/files',
+    await digestOf(join(await imageFolder(), 'root.squashfs')),
+  )
+  await flipLastByte(kept)
   const disk = join(lan.network.folder, 'foreign-disk.img')
   await makeLocalDisk(disk)
   const before = await digestOf(disk)
@@ -45,7 +47,7 @@ test('a UEFI HTTP boot survives a damaged image, and an unknown UEFI machine goe
   await lan.waitFor('checked-in', UEFI.mac, (event) => event.data['to'] === 'failed')
   await known.waitFor(/rescue#/, BOOT_TIMEOUT_MS)
 
-  await flipLastByte(join(images, 'root.squashfs'))
+  await flipLastByte(kept)
   const machine = await lan.untilRunning(UEFI.mac) // it tries again by itself, without a reboot
   t.is(await lan.onMachine(machine, 'cat /etc/kit-test/role'), 'worker')
   // TFTP knows the MAC of who asked, HTTP does not.
