@@ -8,11 +8,21 @@ import { join } from 'node:path'
 import test from 'ava'
 
 import { liveThrough } from './cut-life.ts'
-import { type CutPoint, drawCutPoints, EVERY_RUN } from './cut-points.ts'
+import { CUT_PHASES, type CutPoint, drawCutPoints, EVERY_RUN } from './cut-points.ts'
 import { buildVariant } from './image-variants.ts'
 import { INSTALLED_FILES } from './installed-lan.ts'
 import { machineFiles } from './profile-files.ts'
 import { BIOS, imageFolder, startTestLan, UEFI } from './test-lan.ts'
+
+test('drawCutPoints() draws the same points for the same seed, and leaves no phase out', (t) => {
+  const drawn = drawCutPoints(7, { count: 60, lives: 2 })
+  t.deepEqual(drawn, drawCutPoints(7, { count: 60, lives: 2 }))
+  t.notDeepEqual(drawn, drawCutPoints(8, { count: 60, lives: 2 }))
+  for (const life of drawn) {
+    t.is(life.length, 30)
+    t.deepEqual(new Set(life.map(({ phase }) => phase)), new Set(CUT_PHASES))
+  }
+})
 
 test('a machine whose power is cut comes up again with its last good system or the new one', async (t) => {
   const images = new Map<string, string>()
