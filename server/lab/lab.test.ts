@@ -199,7 +199,9 @@ test('WallSockets gives a machine its disks and firmware variables again after t
   const first = await sockets.powerOn(spec)
   await t.throwsAsync(sockets.powerOn(spec), { message: 'Cannot switch on one: it is on' })
   await first.waitFor(/PXE over IPv4/, 60_000)
+  const said = first.serial.text.length
   await first.reset()
+  await first.serial.waitFor(/PXE over IPv4/, 60_000, said)
   await first.kill()
   t.is(await first.exited, 'signal SIGKILL')
   const variables = await readFile(first.files.firmwareVariables)

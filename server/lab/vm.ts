@@ -4,21 +4,14 @@ import { once } from 'node:events'
 import { constants, copyFile, mkdir, open, rm, stat } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join } from 'node:path'
-import type { Child } from '#lib/child.ts'
 import { KitError, systemErrorCode } from '#lib/errors.ts'
-import { pollUntil } from '#lib/retry.ts'
 import type { Netns } from './netns.ts'
+import { switchOn } from './power.ts'
 import { type DiskSpec, type MachineFiles, type MachineSpec, OVMF_VARIABLES, qemuArguments } from './qemu.ts'
-import { findQmp, type Qmp } from './qmp.ts'
 import { SerialLog } from './serial-log.ts'
 
 /** sockaddr_un holds 108 bytes with the zero at the end (unix(7)). */
 const SOCKET_PATH_LIMIT = 107
-
-/** Generous: on two busy cores QEMU has needed 3 s. */
-const QEMU_START_MS = 20_000
-
-const MAX_COMPLAINT = 2000
 
 export interface VmPlace {
   readonly netns: Netns
@@ -39,7 +32,7 @@ export interface Vm {
   readonly poweredOnMs: number
   /** The end of its network cable in the lab's namespace: what it counts is what went over the wire. */
   readonly tap: string
-  /** Resolves when QEMU has ended, with how. */
+  /** Resolves when it is off, with how QEMU ended. A restart is no end. */
   readonly exited: Promise<string>
   /** Waits for a line on the serial console; throws KitError with the console's last lines after `timeoutMs`. */
   waitFor(pattern: RegExp, timeoutMs: number): Promise<RegExpExecArray>
@@ -57,33 +50,31 @@ export async function createVm(place: VmPlace, spec: MachineSpec): Promise<Vm> {
   await prepareFiles(place.folder, files, spec)
   const said = (await stat(files.serialLog)).size
   const args = qemuArguments(spec, files, place.tap)
-  const qemu = place.netns.start('qemu-system-x86_64', args, { stdio: ['ignore', 'ignore', 'pipe'] })
   const poweredOnMs = Date.now()
   const serial = new SerialLog(files.serialLog, said)
   await serial.follow()
-  const qmp = await qemuStarted(qemu, spec, files.monitorSocket).catch(async (error: unknown) => {
-    await Promise.all([qemu.kill(), serial.stop()])
+  const power = await switchOn({
+    name: spec.name,
+    monitorSocket: files.monitorSocket,
+    launch: () => place.netns.start('qemu-system-x86_64', args, { stdio: ['ignore', 'ignore', 'pipe'] }),
+  }).catch(async (error: unknown) => {
+    await serial.stop()
     throw error
   })
   // However it ends: a machine may also switch itself off.
-  const tidied = qemu.exited.then(() => {
-    qmp.close()
-    return serial.stop()
-  })
+  const tidied = power.exited.then(() => serial.stop())
   return {
     spec,
     files,
     serial,
     poweredOnMs,
     tap: place.tap,
-    exited: qemu.exited,
+    exited: power.exited,
     waitFor: (pattern, timeoutMs) => serial.waitFor(pattern, timeoutMs),
     type: (text) => typeOn(files.serialSocket, text),
-    async reset() {
-      await qmp.execute('system_reset')
-    },
+    reset: () => power.reset(),
     async kill() {
-      await qemu.kill()
+      await power.kill()
       await tidied
     },
   }
@@ -127,22 +118,6 @@ async function keepOrCopy(from: string, to: string): Promise<void> {
   await copyFile(from, to, constants.COPYFILE_EXCL).catch((error: unknown) => {
     if (systemErrorCode(error) !== 'EEXIST') throw error
   })
-}
-
-/** QEMU has taken its arguments once its monitor answers; before that it may end with a complaint. */
-async function qemuStarted(qemu: Child, spec: MachineSpec, monitorSocket: string): Promise<Qmp> {
-  let complaint = ''
-  qemu.process.stderr?.on('data', (chunk: Buffer) => {
-    complaint = (complaint + chunk.toString()).slice(-MAX_COMPLAINT)
-  })
-  const refused = (why: string) => new KitError('unavailable', `Cannot switch on ${spec.name}: ${why}`)
-  return pollUntil(
-    async () => {
-      if (!qemu.isRunning()) throw refused(`QEMU: ${complaint.trim() || (await qemu.exited)}`)
-      return findQmp(monitorSocket)
-    },
-    { everyMs: 50, timeoutMs: QEMU_START_MS, late: () => refused('its monitor does not answer') },
-  )
 }
 
 async function typeOn(serialSocket: string, text: string): Promise<void> {
