@@ -10,11 +10,14 @@ RESTART_SECONDS=600
 
 # follow_image: does what the target asks for, as far as this machine is ready for it. Sets IMAGE_STEP (decide_image).
 follow_image() {
-  local other
+  local other before="$IMAGE_STEP"
   IMAGE_STEP=none
   [ -n "$KIT_SLOT" ] || return 0
   other="$(other_slot "$KIT_SLOT")"
   IMAGE_STEP="$(decide_image "$(slot_state "$KIT_SLOT")" "$(slot_state "$other")" "$(staged_as "$other")" "$(target_facts)")"
+  # The server goes by what it was told last: a slot that has become ready waits for its word.
+  # shellcheck disable=SC2034 # the agent's
+  [ "$IMAGE_STEP" = "$before" ] || checked_in=''
   case "$IMAGE_STEP" in
     none) stop_update ;;
     withdraw)
@@ -26,7 +29,9 @@ follow_image() {
       stop_update
       restart_into "$other"
       ;;
-    wait | trial) stop_update ;;
+    # What is ready was written by one that may still be telling the server so.
+    wait) update_runs || stop_update ;;
+    trial) stop_update ;;
   esac
 }
 
