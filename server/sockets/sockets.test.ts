@@ -49,23 +49,26 @@ test.serial('openUdp() hears only its own interface when it is tied to one', asy
   await close(socket)
 })
 
-test.serial('openUdp() sends to 255.255.255.255 through its interface when there is no default route', async (t) => {
-  t.is(await ip('route show default'), '')
-  const listener = here.start(
-    process.execPath,
-    '-e',
-    `const socket = require('node:dgram').createSocket('udp4')
+test.serial(
+  'openUdp() sends to 255.255.255.255 through its interface when there is no default route',
+  async (t) => {
+    t.is(await ip('route show default'), '')
+    const listener = here.start(
+      process.execPath,
+      '-e',
+      `const socket = require('node:dgram').createSocket('udp4')
      socket.on('message', (bytes, from) => { console.log(bytes + ' from ' + from.address); socket.close() })
      socket.bind(68, () => console.log('ready'))`,
-  )
-  await once(listener.stdout ?? listener, 'data')
-  const socket = await openUdp({ port: 67, networkInterface: 'lan0', broadcast: true })
-  const heard = once(listener.stdout ?? listener, 'data')
-  socket.send('offer', 68, '255.255.255.255')
-  const [line] = await heard
-  t.is(String(line), 'offer from 10.9.0.1\n')
-  await close(socket)
-})
+    )
+    await once(listener.stdout ?? listener, 'data')
+    const socket = await openUdp({ port: 67, networkInterface: 'lan0', broadcast: true })
+    const heard = once(listener.stdout ?? listener, 'data')
+    socket.send('offer', 68, '255.255.255.255')
+    const [line] = await heard
+    t.is(String(line), 'offer from 10.9.0.1\n')
+    await close(socket)
+  },
+)
 
 test.serial('openUdp() gives the descriptor back when the socket is closed', async (t) => {
   const options: UdpOptions = { port: 4013, networkInterface: 'lan0' }
