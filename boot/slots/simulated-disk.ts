@@ -26,7 +26,7 @@ const fileSystems = {
 } as const
 type FileSystem = keyof typeof fileSystems
 
-export function writeTree(folder: string, files: ReadonlyMap<string, Buffer>): void {
+function writeTree(folder: string, files: ReadonlyMap<string, Buffer>): void {
   mkdirSync(folder, { recursive: true })
   for (const [path, content] of files) {
     if (path.endsWith('/')) mkdirSync(`${folder}/${path}`, { recursive: true })

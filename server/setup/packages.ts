@@ -50,6 +50,8 @@ export const PACKAGES: Readonly<Record<PackageGroup, Readonly<Record<string, str
     fdisk: 'sfdisk: disks for virtual machines, and what stands on theirs',
     dosfstools: 'makes FAT file systems on them',
     mtools: 'reads and writes these without mounting: not every kernel has FAT',
+    e2fsprogs: 'makes the other file systems of such disks',
+    'grub-emu': 'runs the script by which GRUB chooses a slot in GRUB itself',
     'signify-openbsd': "verifies the signatures of images' manifests",
     'apt-utils': 'makes the local mirror of an offline build',
     'openssh-client': 'logs in to the virtual machines and looks at them from inside',
