@@ -217,6 +217,42 @@ test('rollout shows how far it is, pauses, resumes and tries again', async (t) =
   t.regex((await run('rollout', 'pause', 'stabel')).err, /did you mean stable\?/)
 })
 
+test('rollout status shows what no channel points at and who else has the lock; lift and unlock end it', async (t) => {
+  const { server, run } = await withServer(t)
+  const [sinceMs, reason] = [Date.now() - 7_200_000, 'kernel panic']
+  server.releases.quarantineViews = [
+    { version: '1.1', mac: MAC, reason, sinceMs, channels: [] },
+    { version: '2', mac: MAC, reason, sinceMs, channels: ['stable'] },
+  ]
+  server.releases.updateLocks = [
+    { channel: 'stable', holder: 'fleetlock:a/b', sinceMs },
+    { channel: 'beta', holder: MAC, version: '2', sinceMs },
+  ]
+  const { out } = await run('rollout', 'status')
+  const [, quarantined = '', locked = ''] = out.split('\n\n')
+  t.deepEqual(quarantined.split('\n'), [
+    'IN QUARANTINE  SINCE    FAILED ON          REASON',
+    '1.1            2 h ago  52:54:00:12:34:56  kernel panic',
+    '    kateskit rollout lift <version> lets one be used again',
+  ])
+  t.regex(locked, /^LOCK OF +HELD BY +SINCE\nstable +fleetlock:a\/b +2 h ago\n {4}kateskit rollout unlock /)
+  t.regex((await run('rollout', 'status', 'stable')).out, /fleetlock:a\/b/)
+  t.like(JSON.parse((await run('rollout', 'status', '--json')).out), {
+    quarantines: [{ version: '1.1' }, { version: '2' }],
+    locks: [{ holder: 'fleetlock:a/b' }, { version: '2' }],
+  })
+  t.is((await run('rollout', 'lift', '1.1')).out, '1.1 may be used again\n')
+  t.is(
+    (await run('rollout', 'unlock', 'stable', 'fleetlock:a/b')).out,
+    'fleetlock:a/b does not hold the update lock of stable any more\n',
+  )
+  t.deepEqual(server.releases.calls, [
+    ['lift', '1.1'],
+    ['releaseLock', 'stable', 'fleetlock:a/b'],
+  ])
+  t.is((await run('rollout', 'lift', '7')).code, 1)
+})
+
 const ROLLOUT: RolloutView = {
   ...{ channel: 'stable', version: '2', state: 'running', atOnce: 1, haltAfter: 1 },
   ...{ done: [], updating: [], waiting: [], failed: [] },

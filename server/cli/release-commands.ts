@@ -4,13 +4,20 @@ import type { Command } from 'commander'
 
 import { KitError } from '#lib/errors.ts'
 import { didYouMean } from '#lib/nearest.ts'
-import type { ChannelView, RolloutView } from '#machine/ports.ts'
+import type { ChannelView, QuarantineView, RolloutView, UpdateLock } from '#machine/ports.ts'
 
 import { type AnswerOptions, JSON_OPTION, type Server, show } from './answers.ts'
 import type { CliIo } from './cli-io.ts'
 import { findMachine, listMachines, machinePath } from './find-machine.ts'
 import { MACHINE_HELP } from './machine-commands.ts'
-import { plural, renderChannels, renderRollout, renderRollouts } from './render-releases.ts'
+import {
+  plural,
+  renderChannels,
+  renderLocks,
+  renderQuarantines,
+  renderRollout,
+  renderRollouts,
+} from './render-releases.ts'
 
 interface Channels {
   readonly channels: readonly ChannelView[]
@@ -18,6 +25,14 @@ interface Channels {
 
 interface Rollouts {
   readonly rollouts: readonly RolloutView[]
+}
+
+interface Quarantines {
+  readonly quarantines: readonly QuarantineView[]
+}
+
+interface Locks {
+  readonly locks: readonly UpdateLock[]
 }
 
 export function addReleaseCommands(program: Command, io: CliIo, server: Server): void {
@@ -94,7 +109,9 @@ function addRolloutCommands(program: Command, io: CliIo, server: Server): void {
   const rollout = program.command('rollout').description('how far the machines of a channel have come')
   rollout
     .command('status [channel]')
-    .description('every rollout, or one with its machines')
+    .description(
+      'every rollout, or one with its machines; images in quarantine, and who holds the update lock',
+    )
     .option(...JSON_OPTION)
     .action((channel: string | undefined, options: AnswerOptions) =>
       runStatus(io, server, { channel, options }),
@@ -117,6 +134,21 @@ function addRolloutCommands(program: Command, io: CliIo, server: Server): void {
         io.stdout.write(`The rollout of ${view.version} on ${channel} ${done}\n`)
       })
   }
+  rollout
+    .command('lift <version>')
+    .description('lift the quarantine of an image, whether a channel points at it or not')
+    .action(async (version: string) => {
+      await (await server()).request('DELETE', `/api/v1/quarantines/${encodeURIComponent(version)}`)
+      io.stdout.write(`${version} may be used again\n`)
+    })
+  rollout
+    .command('unlock <channel> <holder>')
+    .description('give back the update lock that another tool took and does not give back')
+    .action(async (channel: string, holder: string) => {
+      const path = `/api/v1/locks/${encodeURIComponent(channel)}/${encodeURIComponent(holder)}`
+      await (await server()).request('DELETE', path)
+      io.stdout.write(`${holder} does not hold the update lock of ${channel} any more\n`)
+    })
 }
 
 async function runStatus(
@@ -125,14 +157,25 @@ async function runStatus(
   { channel, options }: { channel: string | undefined; options: AnswerOptions },
 ): Promise<void> {
   const http = await server()
-  const answer = (await http.request('GET', '/api/v1/rollouts')) as Rollouts
+  const { rollouts } = (await http.request('GET', '/api/v1/rollouts')) as Rollouts
+  const { locks } = (await http.request('GET', '/api/v1/locks')) as Locks
+  const nowMs = Date.now()
   if (channel === undefined) {
-    show(io, options, answer, () => renderRollouts(answer.rollouts))
+    const { quarantines } = (await http.request('GET', '/api/v1/quarantines')) as Quarantines
+    show(io, options, { rollouts, quarantines, locks }, () => [
+      ...renderRollouts(rollouts),
+      ...renderQuarantines(quarantines, nowMs),
+      ...renderLocks(locks, nowMs),
+    ])
     return
   }
-  const rollout = chooseRollout(answer.rollouts, channel)
+  const rollout = chooseRollout(rollouts, channel)
+  const own = locks.filter((lock) => lock.channel === channel)
   const machines = await listMachines(http)
-  show(io, options, rollout, () => renderRollout(rollout, machines))
+  show(io, options, { ...rollout, locks: own }, () => [
+    ...renderRollout(rollout, machines),
+    ...renderLocks(own, nowMs),
+  ])
 }
 
 function chooseRollout(rollouts: readonly RolloutView[], channel: string): RolloutView {

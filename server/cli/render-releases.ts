@@ -2,7 +2,7 @@
 
 import { formatTable } from '#lib/text-table.ts'
 import type { PowerwashRequest } from '#machine/machine.ts'
-import type { ChannelView, MachineView, RolloutView } from '#machine/ports.ts'
+import type { ChannelView, MachineView, QuarantineView, RolloutView, UpdateLock } from '#machine/ports.ts'
 
 import { ago } from './time-words.ts'
 
@@ -57,6 +57,30 @@ export function renderRollout(rollout: RolloutView, machines: readonly MachineVi
   const table =
     rows.length === 0 ? ['No machine is on this channel.'] : formatTable(['STATE', 'MACHINE'], rows)
   return [...renderRollouts([rollout]), '', ...table]
+}
+
+/** Those that no channel points at: the others are seen in their rollouts. */
+export function renderQuarantines(quarantines: readonly QuarantineView[], nowMs: number): string[] {
+  const apart = quarantines.filter(({ channels }) => channels.length === 0)
+  if (apart.length === 0) return []
+  const table = formatTable(
+    ['IN QUARANTINE', 'SINCE', 'FAILED ON', 'REASON'],
+    apart.map(({ version, mac, reason, sinceMs }) => [version, ago(nowMs - sinceMs), mac, reason]),
+  )
+  return ['', ...table, '    kateskit rollout lift <version> lets one be used again']
+}
+
+/** Those of other tools: a machine with the lock is seen in its rollout. */
+export function renderLocks(locks: readonly UpdateLock[], nowMs: number): string[] {
+  const foreign = locks.filter(({ version }) => version === undefined)
+  if (foreign.length === 0) return []
+  const table = formatTable(
+    ['LOCK OF', 'HELD BY', 'SINCE'],
+    foreign.map(({ channel, holder, sinceMs }) => [channel, holder, ago(nowMs - sinceMs)]),
+  )
+  const note =
+    'kateskit rollout unlock <channel> <holder> takes it from one that is gone; after a day it counts no more'
+  return ['', ...table, `    ${note}`]
 }
 
 function rolloutNotes(rollout: RolloutView | undefined): string[] {

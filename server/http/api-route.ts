@@ -47,7 +47,7 @@ export interface ApiCall {
   /** The `:mac` of the path. Throws KitError `invalid-input`. */
   mac(): Mac
   /** Another hole of the path, as the client wrote it. */
-  name(hole: 'version' | 'channel' | 'id'): string
+  name(hole: 'version' | 'channel' | 'id' | 'holder'): string
 }
 
 export interface ApiRoute {

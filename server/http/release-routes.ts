@@ -107,6 +107,34 @@ export const RELEASE_ROUTES: readonly ApiRoute[] = [
     path: '/rollouts/:channel/retry',
     answer: (call, parts) => parts.releases.retry(channelOf(call)),
   },
+  {
+    method: 'get',
+    path: '/quarantines',
+    answer: async (_call, parts) => ({ quarantines: await parts.releases.quarantines() }),
+  },
+  {
+    method: 'delete',
+    path: '/quarantines/:version',
+    async answer(call, parts) {
+      const version = call.name('version')
+      await parts.releases.lift(version)
+      return { version }
+    },
+  },
+  {
+    method: 'get',
+    path: '/locks',
+    answer: async (_call, parts) => ({ locks: await parts.releases.locks() }),
+  },
+  {
+    method: 'delete',
+    path: '/locks/:channel/:holder',
+    async answer(call, parts) {
+      const [channel, holder] = [channelOf(call), call.name('holder')]
+      await parts.releases.releaseLock(channel, holder)
+      return { channel, holder }
+    },
+  },
 ]
 
 async function setPaused(call: ApiCall, parts: ApiParts, isPaused: boolean): Promise<RolloutView> {

@@ -166,6 +166,26 @@ test('a rollout is shown, paused, resumed and tried again', async (t) => {
   t.is((await api('/rollouts/stable', { method: 'POST' })).status, 404)
 })
 
+test('a quarantine is lifted by version, and a lock is given back by a person', async (t) => {
+  const { api, releases } = await startHttpWithReleases(t)
+  const mac = parseMac('02:00:00:00:00:01')
+  releases.quarantineViews = [{ version: '1+b', mac, reason: 'panic', sinceMs: 5, channels: [] }]
+  releases.updateLocks = [{ channel: 'stable', holder: 'fleetlock:a/b', sinceMs: 5 }]
+  t.deepEqual((await api('/quarantines')).body, { quarantines: releases.quarantineViews })
+  t.deepEqual((await api('/locks')).body, { locks: releases.updateLocks })
+  t.deepEqual((await api('/quarantines/1%2Bb', remove)).body, { version: '1+b' })
+  t.deepEqual((await api('/locks/stable/fleetlock%3Aa%2Fb', remove)).body, {
+    ...{ channel: 'stable', holder: 'fleetlock:a/b' },
+  })
+  t.deepEqual(releases.calls, [
+    ['lift', '1+b'],
+    ['releaseLock', 'stable', 'fleetlock:a/b'],
+  ])
+  t.is((await api('/quarantines/2', remove)).status, 404)
+  t.is((await api('/locks/stable/b', remove)).status, 404)
+  t.is(codeOf(await api('/locks/No/b', remove)), 'invalid-input')
+})
+
 test('FleetLock gives the lock to one at a time, in the form that its clients know', async (t) => {
   const { url, releases } = await startHttpWithReleases(t)
   const ask = (path: string, body: string, ...args: string[]) =>

@@ -37,6 +37,8 @@ export const EVENT_KINDS = {
   'update-started': 'a machine may restart into a new image; data.image',
   'rollout-halted': 'the update of a channel stopped after failures; data.channel, data.image',
   'rollout-done': 'every machine of a channel that was seen lately has its image; data.channel, data.image',
+  'lock-released': 'a person gave back the update lock of another tool; data.channel, data.holder',
+  'lock-expired': 'another tool kept the update lock for a day; data.channel, data.holder',
   'powerwash-requested': 'the next netboot of a machine makes it new; data.persistence',
   'powerwash-cancelled': 'a powerwash was taken back before it began',
   'powerwash-begun': 'the disk of an installed machine is being made new; data.plan',

@@ -224,6 +224,11 @@ export interface Quarantine {
   readonly sinceMs: number
 }
 
+export interface QuarantineView extends Quarantine {
+  /** That point at it now. */
+  readonly channels: readonly string[]
+}
+
 /** One failure of a version on a machine, since it was promoted or lifted last. */
 export interface UpdateFailure {
   readonly version: string
@@ -263,7 +268,7 @@ export interface ChannelView extends Channel {
   readonly machines: readonly Mac[]
 }
 
-/** `quarantined`: nobody gets it until `retry`; `halted`: it had to stop while others were under way. */
+/** `quarantined`: nobody gets it until it is lifted; `halted`: it had to stop while others were under way. */
 export type RolloutState = 'done' | 'running' | 'paused' | 'halted' | 'quarantined'
 
 export interface RolloutView {
@@ -306,9 +311,15 @@ export interface Releases {
   rollouts(): Promise<readonly RolloutView[]>
   /** Lifts the quarantine of the channel's version, and goes on. */
   retry(channel: string): Promise<RolloutView>
+  quarantines(): Promise<readonly QuarantineView[]>
+  /** Lets a version be used again, whether a channel points at it or not. `not-found` when it is in no quarantine. */
+  lift(version: string): Promise<void>
   /** FleetLock: whether `id` may restart now. */
   lock(group: string, id: string): Promise<{ readonly isHeld: boolean; readonly holder?: string }>
   unlock(group: string, id: string): Promise<void>
+  locks(): Promise<readonly UpdateLock[]>
+  /** A person gives back what another tool does not. `conflict` for a machine: its lock ends with its update. */
+  releaseLock(channel: string, holder: string): Promise<void>
 }
 
 /** What the next netboot of a machine would do to its disk. */
@@ -372,8 +383,11 @@ export interface BootOffer {
   readonly plan: BootPlan
 }
 
-/** What the person at the console chose in the boot menu. */
-export type BootWish = 'powerwash'
+/**
+ * Why the script is asked for. `powerwash`: the person at the console chose it in the boot menu. `recover`: by iPXE on the
+ * machine's own disk, whose boot loader has no slot to start or was told to come here.
+ */
+export type BootWish = 'powerwash' | 'recover'
 
 /** Progress of a boot; changes no state. */
 export interface StepReport {

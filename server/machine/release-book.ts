@@ -51,6 +51,10 @@ export class ReleaseBook {
     return this.#quarantines.get(version)
   }
 
+  quarantines(): readonly Quarantine[] {
+    return [...this.#quarantines.values()]
+  }
+
   failuresOf(version: string): readonly UpdateFailure[] {
     return [...this.#failures.values()].filter((failure) => failure.version === version)
   }

@@ -2,6 +2,7 @@
 
 import test, { type ExecutionContext } from 'ava'
 
+import type { KitError } from '#lib/errors.ts'
 import { type Mac, macToPath, parseMac } from '#lib/mac.ts'
 import {
   bad,
@@ -173,6 +174,27 @@ test('a version that fails again after a retry is in quarantine again', async (t
   t.like(await stateOf(all), { state: 'halted', failed: [m1] })
 })
 
+test('lift() frees a version that no channel points at', async (t) => {
+  const all = await fleet(t)
+  const { releases } = all
+  await releases.promote('2', 'stable')
+  await stage(all, m1, '2')
+  await fail(all, m1, '2')
+  t.like(await releases.quarantines(), [{ version: '2', mac: m1, channels: ['stable'] }])
+  await releases.promote('3', 'stable')
+  t.like(await releases.quarantines(), [{ version: '2', channels: [] }])
+  await t.throwsAsync(releases.promote('2', 'beta'), { code: 'conflict', message: /kubelet never ready/ })
+  const unknown = await t.throwsAsync<KitError>(releases.lift('4'), { code: 'not-found' })
+  t.truthy(unknown?.fix)
+  await releases.lift('2')
+  t.deepEqual(await releases.quarantines(), [])
+  t.deepEqual(await all.store.releases.quarantines(), [])
+  t.like(await releases.promote('2', 'beta'), { version: '2' })
+  await releases.pin(m1, '2')
+  t.is(await permitOf(all, m1), '2 stage', 'what failed on it is forgotten')
+  t.is((await all.kinds()).filter((kind) => kind === 'quarantine-lifted').length, 1)
+})
+
 test('a machine that is silent for an hour with the lock has failed; a server that was off has not heard of anybody', async (t) => {
   const first = await fleet(t)
   await first.releases.promote('2', 'stable')
@@ -255,6 +277,47 @@ test('lock() and the updates share what may restart at a time', async (t) => {
   const asked = await Promise.all(['a', 'b', 'c'].map((id) => releases.lock('stable', id)))
   t.is(asked.filter(({ isHeld }) => isHeld).length, 1)
   await t.throwsAsync(releases.lock('No such', 'x'), { code: 'invalid-input' })
+})
+
+test('releaseLock() takes the lock from another tool, and from no machine', async (t) => {
+  const all = await fleet(t)
+  const { releases } = all
+  await releases.lock('stable', 'x')
+  await releases.promote('2', 'stable')
+  await stage(all, m1, '2')
+  t.like(await releases.locks(), [{ channel: 'stable', holder: 'fleetlock:x', sinceMs: all.clock.ms }])
+  await t.throwsAsync(releases.releaseLock('beta', 'x'), { code: 'not-found', message: /nobody has it/ })
+  await t.throwsAsync(releases.releaseLock('stable', 'y'), {
+    code: 'not-found',
+    message: /held by fleetlock:x/,
+  })
+  await releases.releaseLock('stable', 'fleetlock:x')
+  t.is(await permitOf(all, m1), '2 stage reboot')
+  await t.throwsAsync(releases.releaseLock('stable', m1), { code: 'conflict', message: /on its way to 2/ })
+  await succeed(all, m1, '2')
+  await releases.lock('stable', 'x')
+  await releases.releaseLock('stable', 'x')
+  t.deepEqual(await releases.locks(), [])
+  t.is((await all.kinds()).filter((kind) => kind === 'lock-released').length, 2)
+})
+
+test('the lock of another tool counts for a day, and that of a machine as long as it lives', async (t) => {
+  const all = await fleet(t)
+  const { releases, clock, rollouts } = all
+  const DAY = 24 * 60 * MINUTE
+  await releases.lock('stable', 'gone')
+  clock.ms += DAY - 1
+  await rollouts.settle()
+  t.like(await releases.lock('stable', 'y'), { isHeld: false, holder: 'fleetlock:gone' })
+  clock.ms += 1
+  await rollouts.settle()
+  t.deepEqual(await releases.locks(), [])
+  t.is((await all.kinds()).filter((kind) => kind === 'lock-expired').length, 1)
+  await releases.promote('2', 'stable')
+  await stage(all, m1, '2')
+  clock.ms += 2 * DAY
+  await rollouts.settle()
+  t.like(await releases.locks(), [{ holder: m1, version: '2' }])
 })
 
 test('the target changes when a window opens or closes, by the minute', async (t) => {

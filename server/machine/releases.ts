@@ -8,8 +8,19 @@ import { didYouMean } from '#lib/nearest.ts'
 
 import type { NewEvent } from './event.ts'
 import type { Fleet } from './fleet.ts'
+import { ForeignLocks } from './foreign-locks.ts'
 import type { Machine } from './machine.ts'
-import type { Channel, ChannelView, EventLog, ImageStore, ImageView, Releases, RolloutView } from './ports.ts'
+import type {
+  Channel,
+  ChannelView,
+  EventLog,
+  ImageStore,
+  ImageView,
+  QuarantineView,
+  Releases,
+  RolloutView,
+  UpdateLock,
+} from './ports.ts'
 import type { ReleaseBook } from './release-book.ts'
 import type { Rollouts } from './rollouts.ts'
 import { checkSetting } from './settings.ts'
@@ -33,9 +44,11 @@ const PREVIOUS_MAX = 10
 export class ReleaseDesk implements Releases {
   readonly #options: ReleaseDeskOptions
   readonly #queue = createKeyedQueue<'all'>()
+  readonly #foreignLocks: ForeignLocks
 
   constructor(options: ReleaseDeskOptions) {
     this.#options = options
+    this.#foreignLocks = new ForeignLocks(options)
   }
 
   async images(): Promise<readonly ImageView[]> {
@@ -119,50 +132,54 @@ export class ReleaseDesk implements Releases {
   }
 
   async retry(channel: string): Promise<RolloutView> {
-    const { book, events } = this.#options
+    const { book } = this.#options
     this.#requireName(channel)
     const version = book.channel(channel)?.version
     if (version === undefined) throw this.#withoutImage(channel)
     await this.#change(async () => {
-      if (book.quarantineOf(version) === undefined && book.failuresOf(version).length === 0) return
-      const message = `image ${version} may be used again`
-      await Promise.all([
-        book.lift(version),
-        events.append({ kind: 'quarantine-lifted', message, data: { image: version, channel } }),
-      ])
+      if (this.#isHeldBack(version)) await this.#lift(version, { channel })
     })
     const view = this.#options.rollouts.views().find((rollout) => rollout.channel === channel)
     if (view === undefined) throw this.#withoutImage(channel)
     return view
   }
 
+  async quarantines(): Promise<readonly QuarantineView[]> {
+    const { book } = this.#options
+    return book.quarantines().map((quarantine) => ({
+      ...quarantine,
+      channels: book.channels().flatMap(({ name, version }) => (version === quarantine.version ? name : [])),
+    }))
+  }
+
+  /** Also of an image that is gone from the store: it may come back. */
+  async lift(version: string): Promise<void> {
+    await this.#change(async () => {
+      if (this.#isHeldBack(version)) return await this.#lift(version)
+      const versions = this.#options.book.quarantines().map((each) => each.version)
+      const message = `Cannot lift the quarantine of ${version}: it is in none${didYouMean(version, versions)}`
+      throw new KitError('not-found', message, { fix: 'kateskit rollout status shows those that are' })
+    })
+  }
+
   async lock(group: string, id: string): Promise<{ readonly isHeld: boolean; readonly holder?: string }> {
     this.#requireName(group)
-    const { book, fleet, clock } = this.#options
-    // In the queue of the rollouts: two who ask at once must not both get the last one.
-    return this.#options.rollouts.exclusively(async () => {
-      const holder = foreignHolder(id)
-      const own = book.lockOf(holder)
-      if (own !== undefined) return own.channel === group ? { isHeld: true } : { isHeld: false, holder }
-      const locks = book.locksOf(group)
-      const { machines, policy } = fleet.rolloutFacts(group)
-      const [first] = locks
-      if (first !== undefined && locks.length >= policy.atOnce(machines.length)) {
-        return { isHeld: false, holder: first.holder }
-      }
-      await book.lock({ channel: group, holder, sinceMs: clock.nowMs() })
-      return { isHeld: true }
-    })
+    return this.#foreignLocks.take(group, id)
   }
 
   async unlock(group: string, id: string): Promise<void> {
     this.#requireName(group)
-    const { book, rollouts } = this.#options
-    const holder = foreignHolder(id)
-    await rollouts.exclusively(async () => {
-      if (book.lockOf(holder)?.channel === group) await book.unlock(holder)
-    })
-    await rollouts.settle()
+    await this.#foreignLocks.giveBack(group, id)
+  }
+
+  async locks(): Promise<readonly UpdateLock[]> {
+    return this.#options.book.locks()
+  }
+
+  async releaseLock(channel: string, holder: string): Promise<void> {
+    this.#requireName(channel)
+    await this.#foreignLocks.release(channel, holder)
+    this.#options.onChange()
   }
 
   /** One after another, and what follows from it for the machines before it resolves. */
@@ -195,6 +212,20 @@ export class ReleaseDesk implements Releases {
         message: `channel ${name} points at image ${version}${from} (${why})`,
         data: { channel: name, image: version },
       }),
+    ])
+  }
+
+  #isHeldBack(version: string): boolean {
+    const { book } = this.#options
+    return book.quarantineOf(version) !== undefined || book.failuresOf(version).length > 0
+  }
+
+  async #lift(version: string, data: { readonly channel?: string } = {}): Promise<void> {
+    const { book, events } = this.#options
+    const message = `image ${version} may be used again`
+    await Promise.all([
+      book.lift(version),
+      events.append({ kind: 'quarantine-lifted', message, data: { image: version, ...data } }),
     ])
   }
 
@@ -243,16 +274,10 @@ export class ReleaseDesk implements Releases {
     const { book } = this.#options
     const quarantine = book.quarantineOf(version)
     if (quarantine === undefined) return
-    const channel = book.channels().find((each) => each.version === version)?.name
     throw new KitError(
       'conflict',
       `Cannot ${what}: it is in quarantine, for it failed on ${quarantine.mac}: ${quarantine.reason}`,
-      {
-        fix:
-          channel === undefined
-            ? 'use an image with the mistake mended'
-            : `look into it, then lift the quarantine: kateskit rollout retry ${channel}`,
-      },
+      { fix: `look into it, then lift the quarantine: kateskit rollout lift ${version}` },
     )
   }
 
@@ -276,8 +301,4 @@ export class ReleaseDesk implements Releases {
       fix: `kateskit channel promote <version> ${channel}`,
     })
   }
-}
-
-function foreignHolder(id: string): string {
-  return `fleetlock:${id}`
 }

@@ -9,6 +9,7 @@ import type { Service } from '#lib/service.ts'
 
 import type { NewEvent } from './event.ts'
 import type { Fleet } from './fleet.ts'
+import { isForeign } from './foreign-locks.ts'
 import type { EventLog, RolloutView, UpdateLock } from './ports.ts'
 import type { ReleaseBook } from './release-book.ts'
 import { decideRollout, type RolloutDecision } from './rollout.ts'
@@ -27,6 +28,8 @@ export interface RolloutsOptions {
 
 const NOTHING: Permit = { mayStage: false, mayReboot: false }
 const MINUTE_MS = 60_000
+/** The protocol knows no expiry, and a client that is gone for good must not stop a fleet for ever. */
+const FOREIGN_LOCK_MS = 24 * 60 * MINUTE_MS
 
 /** As a service it looks at every full minute: windows open and close, and machines fall silent, without anybody saying so. */
 export class Rollouts implements Service {
@@ -102,6 +105,7 @@ export class Rollouts implements Service {
   }
 
   async #settle(checkedIn: Mac | undefined): Promise<void> {
+    await this.#dropForgottenLocks()
     const permits = new Map<Mac, Permit>()
     for (const name of this.#options.fleet.channelNames()) {
       const decision = await this.#settleChannel(name, checkedIn)
@@ -110,6 +114,22 @@ export class Rollouts implements Service {
     const isNews = describePermits(permits) !== describePermits(this.#permits)
     this.#permits = permits
     if (isNews) this.#options.onChange()
+  }
+
+  async #dropForgottenLocks(): Promise<void> {
+    const { book, clock, events } = this.#options
+    const oldestMs = clock.nowMs() - FOREIGN_LOCK_MS
+    const forgotten = book.locks().filter((lock) => isForeign(lock) && lock.sinceMs <= oldestMs)
+    await Promise.all(
+      forgotten.flatMap(({ channel, holder }) => [
+        book.unlock(holder),
+        events.append({
+          kind: 'lock-expired',
+          message: `${holder} has had the update lock of ${channel} for a day: it counts no more`,
+          data: { channel, holder },
+        }),
+      ]),
+    )
   }
 
   async #settleChannel(name: string, checkedIn: Mac | undefined): Promise<RolloutDecision> {

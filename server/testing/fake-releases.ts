@@ -11,10 +11,12 @@ import type {
   MachineView,
   PlanView,
   Powerwashes,
+  QuarantineView,
   Releases,
   RolloutView,
   SignedManifest,
   StoredImage,
+  UpdateLock,
 } from '#machine/ports.ts'
 
 /** Knows the versions in `versions`; what it was asked is in `calls`, as `[method, …arguments]`. */
@@ -23,6 +25,8 @@ export class FakeReleases implements Releases {
   readonly versions: ImageView[] = []
   readonly views = new Map<string, ChannelView>()
   rolloutViews: RolloutView[] = []
+  quarantineViews: QuarantineView[] = []
+  updateLocks: UpdateLock[] = []
   holder: string | undefined
   /** Thrown by every call that changes something, while it is set. */
   failure: Error | undefined
@@ -69,6 +73,30 @@ export class FakeReleases implements Releases {
     return view
   }
 
+  async quarantines() {
+    return this.quarantineViews
+  }
+
+  async lift(version: string) {
+    this.#note('lift', version)
+    this.#require(
+      version,
+      this.quarantineViews.map((each) => each.version),
+    )
+  }
+
+  async locks() {
+    return this.updateLocks
+  }
+
+  async releaseLock(channel: string, holder: string) {
+    this.#note('releaseLock', channel, holder)
+    this.#require(
+      holder,
+      this.updateLocks.map((lock) => lock.holder),
+    )
+  }
+
   async lock(group: string, id: string): ReturnType<Releases['lock']> {
     this.#note('lock', group, id)
     this.holder ??= `fleetlock:${id}`
@@ -85,6 +113,10 @@ export class FakeReleases implements Releases {
     throw new KitError('not-found', `Cannot find ${version}: there is no such image`, {
       fix: 'there are: 2026.1',
     })
+  }
+
+  #require(name: string, names: readonly string[]) {
+    if (!names.includes(name)) throw new KitError('not-found', `Cannot find ${name}`)
   }
 
   #existing(channel: string): ChannelView {
