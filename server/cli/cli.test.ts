@@ -1,7 +1,8 @@
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm, symlink } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { createServer as createHttpServer } from 'node:http'
+import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
@@ -10,7 +11,7 @@ import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 
 import { parseIpv4 } from '#lib/ipv4.ts'
-import { errorFromAnswer } from '#lib/json-http.ts'
+import { createJsonHttp, errorFromAnswer } from '#lib/json-http.ts'
 import { parseMac } from '#lib/mac.ts'
 import { SseParser } from '#lib/sse.ts'
 import { formatTable } from '#lib/text-table.ts'
@@ -174,6 +175,18 @@ test('SseParser puts messages together however they are cut', (t) => {
       ],
     )
   }
+})
+
+test('request() waits as long as it is told', async (t) => {
+  const server = createHttpServer((_request, response) => void setTimeout(() => response.end('{}'), 300))
+  t.teardown(() => server.close())
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const http = createJsonHttp({
+    kind: 'url',
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+  })
+  await t.throwsAsync(http.request('GET', '/', undefined, { timeoutMs: 50 }), { code: 'unavailable' })
+  t.deepEqual(await http.request('GET', '/', undefined, { timeoutMs: 20_000 }), {})
 })
 
 test('errorFromAnswer() keeps code, message and fix, and makes do without them', (t) => {

@@ -18,6 +18,9 @@ import type { CliIo } from './cli-io.ts'
 import { followImport } from './follow-import.ts'
 import { renderImages } from './render-images.ts'
 
+/** Every byte of an image from a slow disk that others use too: a gigabyte takes a minute or two. */
+const VERIFY_TIMEOUT_MS = 3_600_000
+
 interface Images {
   readonly images: readonly ImageView[]
 }
@@ -118,7 +121,9 @@ async function runVerify(http: JsonHttp, io: CliIo, version: string | undefined)
   const versions = version === undefined ? images.map((image) => image.version) : [version]
   const damaged: string[] = []
   for (const each of versions) {
-    const answer = await http.request('POST', `${imagePath(each)}/verify`)
+    const answer = await http.request('POST', `${imagePath(each)}/verify`, undefined, {
+      timeoutMs: VERIFY_TIMEOUT_MS,
+    })
     const { problems } = answer as { readonly problems: readonly string[] }
     io.stdout.write(`${each}: ${problems.length === 0 ? 'whole' : problems.join('; ')}\n`)
     if (problems.length > 0) damaged.push(each)

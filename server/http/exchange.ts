@@ -1,6 +1,7 @@
 // One request and its answer, as every door of the HTTP service gets them, and the few ways to answer.
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 
 import { describeError, ERROR_STATUS, type ErrorCode, KitError } from '#lib/errors.ts'
 import { findIpv4, type Ipv4 } from '#lib/ipv4.ts'
@@ -26,6 +27,17 @@ export function sendText(response: ServerResponse, text: string): void {
 
 export function sendNothing(response: ServerResponse): void {
   response.writeHead(204, { 'Cache-Control': 'no-store' }).end()
+}
+
+/** The connection may be silent on purpose while the work goes on; the stall guard counts from the answer on. */
+export async function inSilence<Result>(socket: Socket | null, work: () => Promise<Result>): Promise<Result> {
+  const stallMs = socket?.timeout
+  socket?.setTimeout(0)
+  try {
+    return await work()
+  } finally {
+    if (stallMs !== undefined) socket?.setTimeout(stallMs)
+  }
 }
 
 /** The one form of an error. An answer already under way cannot become one: its connection is cut instead. */

@@ -8,6 +8,7 @@ import type { RolloutView } from '#machine/ports.ts'
 import { findSettingRule } from '#machine/settings.ts'
 
 import { API_BODY_MAX_BYTES, type ApiCall, type ApiParts, type ApiRoute, findImage } from './api-route.ts'
+import { inSilence } from './exchange.ts'
 import { readBody } from './request-body.ts'
 
 const CHANNEL = z.string().refine((name) => findSettingRule('channel')?.check(name) === undefined, {
@@ -65,7 +66,8 @@ export const RELEASE_ROUTES: readonly ApiRoute[] = [
     path: '/images/:version/verify',
     async answer(call, parts) {
       const { version } = await findImage(parts, call.name('version'))
-      return { version, problems: await parts.imageStore.verify(version) }
+      const problems = await inSilence(call.request.socket, () => parts.imageStore.verify(version))
+      return { version, problems }
     },
   },
   {

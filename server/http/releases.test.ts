@@ -5,7 +5,16 @@ import test from 'ava'
 import { KitError } from '#lib/errors.ts'
 import { parseMac } from '#lib/mac.ts'
 import type { MachineView } from '#machine/ports.ts'
-import { type Answer, call, codeOf, curl, post, startHttpWithReleases } from '#testing/http-fixture.ts'
+import { FakeImageStore, FakeReleases } from '#testing/fake-releases.ts'
+import {
+  type Answer,
+  call,
+  codeOf,
+  curl,
+  post,
+  startHttpWithReleases,
+  startHttpWithToken,
+} from '#testing/http-fixture.ts'
 
 const MAC = parseMac('52:54:00:12:34:56')
 const MACHINE: MachineView = {
@@ -80,6 +89,18 @@ test('images are listed, verified and removed, each by a version that is there',
   ] as const) {
     t.is((await api(path, init)).status, 404, path)
   }
+})
+
+test('a verification may take longer than a connection may be silent', async (t) => {
+  const imageStore = new FakeImageStore()
+  const releases = new FakeReleases()
+  const { api } = await startHttpWithToken(t, { imageStore, releases, stallMs: 200 })
+  releases.versions.push({
+    ...{ version: '1', arch: 'amd64', sizeBytes: 1, importedMs: 0, epoch: 0, channels: [], machines: [] },
+  })
+  imageStore.verify = () => new Promise((resolve) => setTimeout(() => resolve([]), 800))
+  const { body } = await api('/images/1/verify', { method: 'POST' })
+  t.deepEqual(body, { version: '1', problems: [] })
 })
 
 test('an import is started and followed; the promotion after it belongs to it', async (t) => {

@@ -3,7 +3,7 @@
 import type { Clock } from '#lib/clock.ts'
 import type { MachineDesk, Target } from '#machine/ports.ts'
 
-import type { Exchange } from './exchange.ts'
+import { type Exchange, inSilence } from './exchange.ts'
 
 export const WAIT_MAX_SECONDS = 60
 
@@ -37,26 +37,23 @@ export async function waitForTarget(
   const cancelTimer = clock.after(waitSeconds * 1000, end)
   response.once('close', end)
   stopping.addEventListener('abort', end)
-  // The connection is silent on purpose meanwhile; the stall guard counts from the answer on.
-  const socket = response.socket
-  const stallMs = socket?.timeout
-  socket?.setTimeout(0)
   try {
-    for (;;) {
-      hasChanged = false
-      const target = await look()
-      if (isOver || stopping.aborted || (target !== undefined && isNews(target))) return target
-      if (!hasChanged) {
-        await new Promise<void>((resolve) => {
-          wake = resolve
-        })
+    return await inSilence(response.socket, async () => {
+      for (;;) {
+        hasChanged = false
+        const target = await look()
+        if (isOver || stopping.aborted || (target !== undefined && isNews(target))) return target
+        if (!hasChanged) {
+          await new Promise<void>((resolve) => {
+            wake = resolve
+          })
+        }
       }
-    }
+    })
   } finally {
     unsubscribe()
     cancelTimer()
     response.off('close', end)
     stopping.removeEventListener('abort', end)
-    if (stallMs !== undefined) socket?.setTimeout(stallMs)
   }
 }

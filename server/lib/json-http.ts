@@ -10,21 +10,31 @@ export type Endpoint =
   | { readonly kind: 'socket'; readonly path: string }
   | { readonly kind: 'url'; readonly url: string; readonly token?: string }
 
+export interface RequestOptions {
+  /** How long the answer may take: half a minute unless given. */
+  readonly timeoutMs?: number
+}
+
 export interface JsonHttp {
   /** The parsed answer; undefined for an empty one. Throws KitError: the server's own, or `unavailable` when nothing answers. */
-  request(method: 'GET' | 'PUT' | 'POST' | 'DELETE', path: string, body?: unknown): Promise<unknown>
+  request(
+    method: 'GET' | 'PUT' | 'POST' | 'DELETE',
+    path: string,
+    body?: unknown,
+    options?: RequestOptions,
+  ): Promise<unknown>
   /** Messages until the server ends the stream or `signal` aborts; then it returns. Throws as `request` does. */
   stream(path: string, options: { lastEventId?: string; signal: AbortSignal }): AsyncIterable<SseMessage>
 }
 
-/** An answer that takes longer than this means a server in trouble. Streams are not bound by it. */
+/** An answer that takes longer than this means a server in trouble, as a rule. Streams are not bound by it. */
 const REQUEST_TIMEOUT_MS = 30_000
 
 export function createJsonHttp(endpoint: Endpoint): JsonHttp {
   return {
-    async request(method, path, body) {
+    async request(method, path, body, { timeoutMs = REQUEST_TIMEOUT_MS } = {}) {
       const text = body === undefined ? undefined : JSON.stringify(body)
-      const signal = AbortSignal.timeout(REQUEST_TIMEOUT_MS)
+      const signal = AbortSignal.timeout(timeoutMs)
       const response = await send(endpoint, { method, path, signal, ...(text === undefined ? {} : { text }) })
       return readAnswer(response)
     },
