@@ -271,7 +271,7 @@ cut_at() {
   on kit-overlay 'echo 3 >>slots/a.attempts' rw
   netboot
   [ "$status" -eq 0 ] || failed
-  grep -q '"phase":"failed".*"reason":"3 starts of slot a (2025.11.1) did not become a good boot"' "$FOLDER/reports"
+  grep -q '"phase":"installing".*"slots":{"a":{"state":"bad","image":"2025.11.1",.*"reason":"3 starts of slot a (2025.11.1) did not become a good boot"},"b":{"state":"empty"}}' "$FOLDER/reports"
   is_installed
   [ "$(on kit-overlay 'ls slots')" = a ]
 }

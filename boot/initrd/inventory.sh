@@ -111,8 +111,8 @@ partition_label() {
   sed -n 's/^PARTNAME=//p' "$KIT_SYS/block/$1/$2/uevent" 2>/dev/null
 }
 
-# json_field NAME VALUE: `,"name":"value"`, or nothing without a value.
-json_field() {
+# inventory_field NAME VALUE: `,"name":"value"`, or nothing without a value.
+inventory_field() {
   [ -z "$2" ] || printf ',"%s":%s' "$1" "$(json_string "$(printf '%s' "$2" | head -c 128)")"
 }
 
@@ -133,7 +133,7 @@ disk_contents() {
   local type partition comma=''
   type="$(whole_disk_type "$1")"
   if [ -n "$type" ]; then
-    printf '{"where":"%s"%s}' "$1" "$(json_field type "$type")"
+    printf '{"where":"%s"%s}' "$1" "$(inventory_field type "$type")"
     comma=,
   fi
   {
@@ -142,8 +142,8 @@ disk_contents() {
     done
   } | sort -s -n -k 1,1 | head -n "$2" | cut -d ' ' -f 2 | while read -r partition; do
     type="$(probe "$KIT_DEV/$partition" | sed -n 's/^TYPE=//p')"
-    printf '%s{"where":"%s"%s%s}' "$comma" "$partition" "$(json_field label "$(partition_label "$1" "$partition")")" \
-      "$(json_field type "$type")"
+    printf '%s{"where":"%s"%s%s}' "$comma" "$partition" "$(inventory_field label "$(partition_label "$1" "$partition")")" \
+      "$(inventory_field type "$type")"
     comma=,
   done
 }
@@ -154,10 +154,10 @@ disk_json() {
   if disk_is_removable "$1"; then removable=true; fi
   printf '{"name":"%s","sizeBytes":%s,"removable":%s,"transport":"%s"' \
     "$1" "$(($(attribute "$KIT_SYS/block/$1/size") * 512))" "$removable" "$(disk_transport "$1")"
-  json_field serial "$(disk_serial "$1")"
-  json_field wwn "$(disk_wwn "$1")"
-  json_field model "$(attribute "$KIT_SYS/block/$1/device/model" "$(attribute "$KIT_SYS/block/$1/device/name")")"
-  json_field table "$(probe "$KIT_DEV/$1" | sed -n 's/^PTTYPE=//p')"
+  inventory_field serial "$(disk_serial "$1")"
+  inventory_field wwn "$(disk_wwn "$1")"
+  inventory_field model "$(attribute "$KIT_SYS/block/$1/device/model" "$(attribute "$KIT_SYS/block/$1/device/name")")"
+  inventory_field table "$(probe "$KIT_DEV/$1" | sed -n 's/^PTTYPE=//p')"
   printf ',"contents":[%s]}' "$(disk_contents "$1" "$2")"
 }
 

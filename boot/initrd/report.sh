@@ -38,8 +38,14 @@ check_in_body() {
   [ ! -e "$KIT_RUN/net" ] || address="$(sed -n 's/^address //p' "$KIT_RUN/net")"
   [ -z "$address" ] || body="$body,\"address\":$(json_string "$address")"
   [ -z "${KIT_SLOT:-}" ] || body="$body,\"slot\":$(json_string "$KIT_SLOT")"
+  if slots_can_be_read; then body="$body,\"slots\":$(slots_json)"; fi
   [ -z "${2:-}" ] || body="$body,\"reason\":$(json_string "$(printf '%s' "$2" | head -c 500)")"
   printf '%s' "$body}"
+}
+
+# slots_can_be_read: what they are is on kit-esp and kit-overlay. Steps that have not read the library know nothing of them.
+slots_can_be_read() {
+  command -v slots_json >/dev/null && is_mount_point "$KIT_ESP" && is_mount_point "$KIT_OVERLAY"
 }
 
 # enqueue ENDPOINT BODY

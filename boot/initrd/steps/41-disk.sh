@@ -5,7 +5,7 @@ set -eu
 
 # shellcheck source=../lib.sh
 . "${KIT_LIB:-/lib/kit}/lib.sh"
-for library in json report download ask inventory install disk slots loader loader-uefi loader-bios manifest; do
+for library in json report download ask inventory install disk slots loader loader-uefi loader-bios slot-json manifest; do
   # shellcheck source=/dev/null
   . "$KIT_LIB/$library.sh"
 done
@@ -82,9 +82,6 @@ may_try() {
   reason="$attempts starts of slot $1 ($(slot_field "$1" image)) did not become a good boot"
   progress "$reason: it is written anew"
   loader_condemn "$1" "$reason" || progress "cannot condemn slot $1"
-  # What is known of it goes with kit-overlay.
-  check_in failed "$reason"
-  deliver
   return 1
 }
 
@@ -111,7 +108,7 @@ forget_system() {
 }
 
 obey_refusal
-rm -f "$KIT_RUN/installed" "$KIT_RUN/slot"
+rm -f "$KIT_RUN/installed" "$KIT_RUN/slot" "$KIT_RUN/installing.json"
 disk="$(plan_value disk)"
 release_disk
 check_disk
@@ -123,6 +120,8 @@ if [ "$(plan_value table)" = keep ]; then
     use_installed "$slot"
     exit 0
   fi
+  # What is known of the slots, and why they are bad, goes with kit-overlay.
+  check_in_body installing >"$KIT_RUN/installing.json"
   # Before anything is lost for an image that this machine would refuse in the end.
   if [ "$KIT_PLAN" != powerwash-all ] && mount_kit_partition kit-persist "$KIT_PERSIST" ext4 "$KIT_EXT4_OPTIONS" "$disk"; then
     check_epoch
@@ -132,7 +131,8 @@ if [ "$(plan_value table)" = keep ]; then
     *) release_disk ;;
   esac
 fi
-# The server has to know before the first write: it ends a powerwash request, which would else be carried out again.
-check_in_body installing >"$KIT_RUN/installing.json"
+# The server has to know before the first write: it ends a powerwash request, which would else be carried out again. It
+# refuses when the slots say that this very image has failed here: another boot is offered another one.
+[ -s "$KIT_RUN/installing.json" ] || check_in_body installing >"$KIT_RUN/installing.json"
 ask check-in "$KIT_RUN/installing.json" "$KIT_RUN/installing.answer"
 progress "$disk is being made new ($KIT_PLAN)"

@@ -1,11 +1,10 @@
-# What a check-in says of this machine: what runs, the slots, the trial, drift. Needs api.sh, json.sh, slots.sh.
+# What a check-in says of this machine: what runs, the slots, the trial, drift. Needs api.sh, slot-json.sh.
 # shellcheck shell=dash
 # shellcheck disable=SC2153 # KIT_BOOT is the environment's, or name_boot's
 
 # A body has at most 16 KiB. Each list is cut where it has so many bytes as JSON.
 REASONS_LIMIT_BYTES=3000
 DRIFT_LIMIT_BYTES=5000
-DEFAULT_BAD_REASON='did not come up in 3 tries'
 
 # check_in: status 0 when the server took it. Sets CHECK_IN_STATUS to the HTTP status.
 check_in() {
@@ -33,33 +32,11 @@ existing() {
 # slots_body: of a machine that started from a slot.
 slots_body() {
   local reason
-  printf ',"slot":"%s","slots":{"a":%s,"b":%s}' "$KIT_SLOT" "$(slot_json a)" "$(slot_json b)"
+  printf ',"slot":"%s","slots":%s' "$KIT_SLOT" "$(slots_json)"
   local_checks
   printf ',"checks":"%s"' "$CHECKS"
   reason="$(machine_reasons | awk '!seen[$0]++' | head -c 500 | tr '\n' ';' | sed 's/;$//; s/;/; /g')"
   [ -z "$reason" ] || printf ',"reason":%s' "$(json_string "$reason")"
-}
-
-# slot_json SLOT
-slot_json() {
-  local state tries reason
-  state="$(slot_state "$1")"
-  printf '{"state":"%s"' "$state"
-  json_field image "$(slot_field "$1" image | head -c 128)"
-  json_field bundle "$(slot_field "$1" bundle | head -c 64)"
-  tries="$(loader_tries "$1")"
-  [ -z "$tries" ] || printf ',"tries":%d' "$tries"
-  reason="$(slot_field "$1" reason | head -c 300)"
-  if [ "$state" = bad ] && [ -z "$reason" ]; then
-    # The initrd notes what it failed at (failure.sh).
-    reason="$DEFAULT_BAD_REASON$(slot_field "$1" failure | sed 's/^/: /' | head -c 300)"
-  fi
-  json_field reason "$reason"
-  printf '}'
-}
-
-json_field() {
-  [ -z "$2" ] || printf ',"%s":%s' "$1" "$(json_string "$2")"
 }
 
 # machine_reasons: what is wrong here, one a line, the worst first.
