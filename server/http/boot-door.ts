@@ -58,7 +58,8 @@ async function scriptFor(mac: Mac, exchange: Exchange, { desk, scripts, log }: B
 function offerFor(mac: Mac, exchange: Exchange, desk: MachineDesk): Promise<BootOffer> {
   const sighting = readSighting(exchange)
   const want = exchange.url.searchParams.get('want')
-  return want === 'powerwash' ? desk.offerBoot(mac, sighting, want) : desk.offerBoot(mac, sighting)
+  const isWish = want === 'powerwash' || want === 'recover'
+  return isWish ? desk.offerBoot(mac, sighting, want) : desk.offerBoot(mac, sighting)
 }
 
 function readSighting({ request, url }: Exchange): Sighting {

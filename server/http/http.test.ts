@@ -148,6 +148,16 @@ test('forOffer() says on the console why a machine goes to its disk or waits', a
   t.true(hold.includes(`${BASE_URL}/boot/52-54-00-12-34-56.ipxe?uuid=\${uuid}`))
 })
 
+test('scripts that ask again say once more why they ask', async (t) => {
+  const scripts = await loadBootScripts('boot/ipxe', { baseUrl: BASE_URL })
+  const asking = [
+    scripts.autoexec(),
+    scripts.hold('x', MAC),
+    scripts.forOffer(offer(starting('live', ALL)), MAC),
+  ]
+  for (const script of asking) t.regex(script, /chain .*&want=\$\{want\} /)
+})
+
 test('forOffer() offers whoever sits at an installed machine a powerwash, and goes on by itself', async (t) => {
   const scripts = await loadBootScripts('boot/ipxe', { baseUrl: BASE_URL })
   const menu = scripts.forOffer(offer({ kind: 'local-disk', reason: 'installed', menu: true }), MAC)

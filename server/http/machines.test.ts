@@ -36,16 +36,20 @@ test('a machine gets its script, and the desk hears what its query tells', async
   await curl(`${url}/boot/52:54:00:12:34:56.ipxe?uuid=00000000-0000-0000-0000-000000000000&platform=pcbios`)
   await curl(`${url}${BOOT_PATH}`)
   await curl(`${url}${BOOT_PATH}?want=powerwash`)
+  await curl(`${url}${BOOT_PATH}?want=recover`)
   await curl(`${url}${BOOT_PATH}?want=anything`)
+  await curl(`${url}${BOOT_PATH}?want=`)
   const address = '127.0.0.1'
   t.deepEqual(desk.calls, [
     ['offerBoot', MAC, { firmware: 'uefi-x64', uuid: uuid.toLowerCase(), address }],
     ['offerBoot', MAC, { firmware: 'bios', address }],
     ['offerBoot', MAC, { address }],
     ['offerBoot', MAC, { address }, 'powerwash'],
+    ['offerBoot', MAC, { address }, 'recover'],
+    ['offerBoot', MAC, { address }],
     ['offerBoot', MAC, { address }],
   ])
-  t.deepEqual(sent, [MAC, MAC, MAC, MAC, MAC])
+  t.deepEqual(sent, [MAC, MAC, MAC, MAC, MAC, MAC, MAC])
   t.regex(await curl(`${url}/boot/autoexec.ipxe`), /^#!ipxe\n/)
   for (const name of ['x.ipxe', '52-54-00-12-34-56', 'ff-ff-ff-ff-ff-ff.ipxe', '']) {
     t.is(codeOf(await call(`${url}/boot/${name}`)), 'invalid-input', name)

@@ -49,6 +49,10 @@ function profileWith(settings: Record<string, string>): Profile {
 
 const bothBad: Slots = { a: { state: 'bad', image: '1' }, b: { state: 'bad', image: '2' } }
 
+/** Asked by the iPXE on its disk. */
+const recover: Partial<BootFacts> = { wish: 'recover' }
+const flagged: Machine = { ...installed, powerwash: keep }
+
 type Case = readonly [
   title: string,
   settings: Record<string, string>,
@@ -119,6 +123,32 @@ const plans: readonly Case[] = [
     { ...installed, powerwashes: { toldBoot: 'b0' } },
     'local-disk',
   ],
+  ['nothing to start on its disk', { role: 'worker' }, installed, 'install', recover],
+  ['nothing to start, and a powerwash', { role: 'worker' }, flagged, 'powerwash', recover],
+  ['nothing to start, and no role', {}, installed, 'hold', recover],
+  [
+    'nothing to start, and boot local-disk',
+    { role: 'worker', boot: 'local-disk' },
+    installed,
+    'hold',
+    recover,
+  ],
+  ['nothing to start, and boot live', { role: 'worker', boot: 'live' }, installed, 'live', recover],
+  ['nothing to start, and no image', { role: 'worker' }, installed, 'hold', { ...recover, image: noImage }],
+  [
+    'nothing to start, whatever a netboot means',
+    { role: 'worker', 'netboot-means': 'powerwash' },
+    installed,
+    'install',
+    recover,
+  ],
+  [
+    'nothing to start after a wipe cut short',
+    { role: 'worker' },
+    { ...halfway, powerwashes: { isWiping: true } },
+    'powerwash-all',
+    recover,
+  ],
 ]
 
 for (const [title, settings, machine, kind, others] of plans) {
@@ -138,6 +168,10 @@ test('decideBootPlan() offers the menu to an installed machine only', (t) => {
 test('decideBootPlan() holds with the reason', (t) => {
   const facts = { profile: profileWith({ role: 'worker' }), machine: fresh, image, bundle }
   const reason = (others: Partial<BootFacts>) => decideBootPlan({ ...facts, ...others })
+  t.deepEqual(reason({ ...recover, profile: profileWith({}) }), {
+    kind: 'hold',
+    reason: 'it comes from its own disk, and this machine has no role yet: kateskit assign <mac> <role>',
+  })
   t.deepEqual(reason({ bundle: noBundle }), { kind: 'hold', reason: 'a device node in root/' })
   t.deepEqual(reason({ image: noImage }), { kind: 'hold', reason: 'the server has no image yet' })
   const broken = { ...facts.profile, broken: 'roles/worker is in error' }

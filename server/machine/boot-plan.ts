@@ -60,8 +60,18 @@ export function decideBootPlan(facts: BootFacts): BootPlan {
   return { kind: intent, image: image.image, bundle: bundle.bundle, profile }
 }
 
-/** A machine without a role always goes on to its own disk: nothing is ever written to it. */
-function decideIntent({ profile, machine, wish }: BootFacts): Intent {
+/**
+ * A machine without a role always goes on to its own disk: nothing is ever written to it. One that is installed and finds
+ * nothing there to start is installed anew, which keeps persistence and any slot that is good or on trial.
+ */
+function decideIntent(facts: BootFacts): Intent {
+  const intent = decideByFacts(facts)
+  if (facts.wish !== 'recover' || typeof intent === 'string' || intent.kind !== 'local-disk') return intent
+  // It comes from its disk: back there it would go round for ever, or stand in a loader's menu.
+  return intent.menu === true ? 'install' : hold(`it comes from its own disk, and ${intent.reason}`)
+}
+
+function decideByFacts({ profile, machine, wish }: BootFacts): Intent {
   if (profile.role === undefined) {
     return { kind: 'local-disk', reason: 'this machine has no role yet: kateskit assign <mac> <role>' }
   }

@@ -28,6 +28,8 @@ export type CheckInOutcome =
       readonly machine: Machine
       readonly events: readonly NewEvent[]
       readonly failures: readonly ImageFailure[]
+      /** Why it must not go on although its words are believed. */
+      readonly turnedBack?: string
     }
   | { readonly kind: 'refused'; readonly code: ErrorCode; readonly reason: string }
 
@@ -75,10 +77,26 @@ function findWrongBegin({ id, plan }: Boot) {
 
 function accept(checkIn: CheckIn, facts: CheckInFacts, boot: Boot): CheckInOutcome {
   const before = facts.machine
-  const machine = afterPhase(checkIn, { ...facts, machine: afterWords(checkIn, facts, boot) }, boot)
-  const news = findSlotNews({ before, after: machine, boot, lock: facts.lock })
-  const events = [...lifeEvents(before, machine, boot), ...news.events, ...bundleEvents(before, machine)]
-  return { kind: 'accepted', machine, events, failures: news.failures }
+  const said = afterWords(checkIn, facts, boot)
+  // Before its slots are forgotten because they are made new.
+  const { failures, events: slotEvents } = findSlotNews({ before, after: said, boot, lock: facts.lock })
+  if (checkIn.phase === 'installing' && failures.some(({ version }) => version === checkIn.image)) {
+    return turnBack(checkIn, facts, boot)
+  }
+  const machine = afterPhase(checkIn, { ...facts, machine: said }, boot)
+  const events = [...lifeEvents(before, machine, boot), ...slotEvents, ...bundleEvents(before, machine)]
+  return { kind: 'accepted', machine, events, failures }
+}
+
+/**
+ * What it is about to write has just turned out to have failed there: it would fail again and again. Its slots are known
+ * from now on, so that the same image is written when a person lets it (`rollout retry`).
+ */
+function turnBack(checkIn: CheckIn, facts: CheckInFacts, boot: Boot): CheckInOutcome {
+  const outcome = accept({ ...checkIn, phase: 'failed' }, facts, boot)
+  if (outcome.kind === 'refused') return outcome
+  const turnedBack = `image ${checkIn.image} has failed on this machine: its next netboot is offered what else there is`
+  return { ...outcome, turnedBack }
 }
 
 /** What it says of itself. A new boot takes back what the one before said of what it ran, and not what lies on the disk. */

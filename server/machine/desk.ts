@@ -111,10 +111,11 @@ export class Desk implements MachineDesk {
 
   async checkIn(mac: Mac, checkIn: CheckIn): Promise<void> {
     const { queue, rollouts } = this.#options
-    const isNews = await queue.run(mac, () => this.#takeCheckIn(mac, checkIn))
+    const { isNews, turnedBack } = await queue.run(mac, () => this.#takeCheckIn(mac, checkIn))
     // Outside the machine's queue, for it looks at all machines.
     if (isNews || rollouts.lockOf(mac) !== undefined) await rollouts.settle(mac)
     if (isNews) this.announceTargetChange()
+    if (turnedBack !== undefined) throw new KitError('conflict', `Cannot go on with this boot: ${turnedBack}`)
   }
 
   async target(mac: Mac, bootId?: string): Promise<Target | undefined> {
@@ -219,8 +220,11 @@ export class Desk implements MachineDesk {
     return plan
   }
 
-  /** Resolves with whether it says something that its target hangs on, or that of others. */
-  async #takeCheckIn(mac: Mac, checkIn: CheckIn): Promise<boolean> {
+  /** `isNews`: it says something that its target hangs on, or that of others. `turnedBack`: why it must not go on. */
+  async #takeCheckIn(
+    mac: Mac,
+    checkIn: CheckIn,
+  ): Promise<{ readonly isNews: boolean; readonly turnedBack: string | undefined }> {
     const { roster, machines, events, clock, rollouts, fleet, consultant } = this.#options
     const machine = await roster.takeIn(mac, {})
     if (machine === undefined) throw tooMany()
@@ -247,7 +251,7 @@ export class Desk implements MachineDesk {
       ...outcome.events.map((event) => events.append(event)),
       rollouts.noteFailures(mac, outcome.failures),
     ])
-    return saysMore(machine, outcome.machine)
+    return { isNews: saysMore(machine, outcome.machine), turnedBack: outcome.turnedBack }
   }
 
   async #currentBoot(machine: Machine): Promise<Boot | undefined> {

@@ -287,6 +287,51 @@ for (const [title, was, now, kinds, hasFailed, facts] of news) {
   })
 }
 
+const bad2: Slot = { state: 'bad', image: '2', reason: 'did not come up in 3 tries' }
+
+for (const phase of ['failed', 'installing'] as const) {
+  test(`decideCheckIn() hears of a bad slot from an initrd that is ${phase}`, (t) => {
+    const slots: Slots = { a: bad2, b: { state: 'empty' } }
+    const told = after({ isInstalled: false }, { phase, image: '3', slots }, netboot('install'))
+    t.deepEqual(told.kinds, ['checked-in', 'slot-bad', 'update-failed'])
+    t.deepEqual(told.failures, [{ version: '2', reason: 'did not come up in 3 tries' }])
+    t.is(told.events.at(-1)?.message, 'image 2 failed: did not come up in 3 tries')
+    t.deepEqual(told.machine.slots, phase === 'failed' ? slots : undefined)
+  })
+}
+
+test('decideCheckIn() turns back who would write what has just failed there, and lets it on when asked again', (t) => {
+  const slots: Slots = { a: bad2, b: { state: 'empty' } }
+  const powerwash = { requestedMs: 1, persistence: 'keep' } as const
+  const facts = {
+    machine: { ...machine, isInstalled: true, powerwash },
+    named: netboot('powerwash'),
+    current: undefined,
+    nowMs: 100,
+  }
+  const checkIn = { boot: facts.named.id, phase: 'installing', image: '2', slots } as const
+  const first = decideCheckIn(checkIn, facts)
+  if (first.kind === 'refused') return t.fail(first.reason)
+  t.regex(first.turnedBack ?? '', /image 2 has failed on this machine/)
+  t.like(first.machine, { state: 'failed', isInstalled: true, powerwash, slots })
+  t.deepEqual(
+    first.failures.map(({ version }) => version),
+    ['2'],
+  )
+  const again = decideCheckIn(checkIn, { ...facts, machine: first.machine, current: facts.named })
+  if (again.kind === 'refused') return t.fail(again.reason)
+  t.is(again.turnedBack, undefined)
+  t.like(again.machine, { state: 'installing', isInstalled: false })
+})
+
+test('decideCheckIn() does not blame an image whose good slot was damaged', (t) => {
+  const before: Partial<Machine> = { isInstalled: true, slots: { a: good1, b: { state: 'empty' } } }
+  const slots: Slots = { a: { state: 'bad', image: '1', reason: 'verity' }, b: { state: 'empty' } }
+  const told = after(before, { phase: 'installing', image: '1', slots }, netboot('install'))
+  t.deepEqual(told.failures, [])
+  t.is(told.machine.state, 'installing')
+})
+
 test('decideCheckIn() tells of an update when the new slot is good', (t) => {
   const before: Partial<Machine> = {
     ...{ state: 'running', bootId: 'd', isInstalled: true, imageVersion: '2', slot: 'b' },

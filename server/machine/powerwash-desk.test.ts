@@ -17,6 +17,7 @@ import {
 
 import { LABELS } from './disk-layout.ts'
 import type { Disk } from './machine.ts'
+import type { BootWish } from './ports.ts'
 
 const mac = parseMac('02:00:00:00:00:01')
 const other = parseMac('02:00:00:00:00:02')
@@ -28,8 +29,7 @@ const ours: Disk = { ...vda, contents: LABELS.map((label, n) => ({ where: `vda${
 const withRole = (settings: Record<string, string> = {}): Tree =>
   treeOf({ [mac]: { role: 'worker', ...settings } })
 
-const planOf = async ({ desk }: Registry, wish?: 'powerwash') =>
-  (await desk.offerBoot(mac, {}, wish)).plan.kind
+const planOf = async ({ desk }: Registry, wish?: BootWish) => (await desk.offerBoot(mac, {}, wish)).plan.kind
 
 const report = ({ desk }: Registry, boot: string, ...disks: readonly Disk[]) =>
   desk.takeDisks(mac, { boot, firmware: 'uefi', disks })
@@ -211,6 +211,58 @@ test('a machine that starts from its disk is taken in by a server that has lost 
   t.is(await planOf(all), 'local-disk')
   t.false(await isSent(all), 'the word is from before')
   t.like(await all.desk.target(mac, id), { imageVersion: '0.1.0', mayStage: true, isGood: true })
+})
+
+test('an image that never comes up after its installation is not written again before somebody lets it', async (t) => {
+  const all = await startRegistry(t, { tree: withRole(), versions: ['1'] })
+  all.shelf.put('2')
+  await all.releases.promote('2', 'stable')
+  const slots = { a: bad('2', 'did not come up in 3 tries'), b: { state: 'empty' } } as const
+  const begin = async (wish?: BootWish) => {
+    const { boot, plan } = await all.desk.offerBoot(mac, {}, wish)
+    if (plan.kind !== 'install') return plan
+    const image = plan.image.version
+    await all.desk.checkIn(mac, { boot: boot.id, phase: 'starting', image })
+    const isFirst = wish === undefined
+    await all.desk.checkIn(mac, { boot: boot.id, phase: 'installing', image, ...(!isFirst && { slots }) })
+    return plan
+  }
+  t.like(await begin(), { kind: 'install', image: { version: '2' } })
+  await t.throwsAsync(begin('recover'), { code: 'conflict', message: /image 2 has failed on this machine/ })
+  t.like(await all.roster.find(mac), { state: 'failed', isInstalled: false, slots })
+  t.deepEqual((await all.kinds(mac)).slice(-4), [
+    ...['checked-in', 'slot-bad', 'update-failed', 'image-quarantined'],
+  ])
+  t.like(await begin('recover'), { kind: 'install', image: { version: '1' } }, 'the one before')
+  await all.releases.retry('stable')
+  t.like(await all.desk.offerBoot(mac, {}, 'recover'), { plan: { kind: 'install', image: { version: '2' } } })
+})
+
+test('a machine with nothing else to install is held with the reason, and installs when it is let', async (t) => {
+  const all = await startRegistry(t, { tree: withRole() })
+  const slots = { a: bad('0.1.0'), b: { state: 'empty' } } as const
+  const begin = async () => {
+    const { boot } = await all.desk.offerBoot(mac, {}, 'recover')
+    await all.desk.checkIn(mac, { boot: boot.id, phase: 'installing', image: '0.1.0', slots })
+  }
+  await t.throwsAsync(begin(), { code: 'conflict' })
+  const { plan } = await all.desk.offerBoot(mac, {}, 'recover')
+  t.regex(plan.kind === 'hold' ? plan.reason : '', /0\.1\.0, which is in quarantine .*kernel panic/)
+  await all.releases.retry('stable')
+  await t.notThrowsAsync(begin())
+  t.like(await all.roster.find(mac), { state: 'installing', isInstalled: false })
+})
+
+test('a machine whose good slot was damaged is installed anew with what its channel has', async (t) => {
+  const all = await startRegistry(t, { tree: withRole() })
+  await install(all, mac, '0.1.0')
+  t.is(await planOf(all), 'local-disk')
+  const { boot, plan } = await all.desk.offerBoot(mac, {}, 'recover')
+  t.like(plan, { kind: 'install', image: { version: '0.1.0' } })
+  const slots = { a: bad('0.1.0', 'dm-verity refuses to read it'), b: { state: 'empty' } } as const
+  await all.desk.checkIn(mac, { boot: boot.id, phase: 'installing', image: '0.1.0', slots })
+  t.deepEqual((await all.kinds(mac)).slice(-3), ['checked-in', 'powerwash-begun', 'slot-bad'])
+  t.deepEqual(await all.store.releases.quarantines(), [])
 })
 
 test('nameBoot() leaves no trace of a machine too many', async (t) => {

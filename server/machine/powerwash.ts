@@ -30,6 +30,8 @@ export function findPowerwash(facts: PowerwashFacts): PowerwashKind | undefined 
   // One that wipes persistence was cut short: an installation would keep what somebody wanted gone.
   if (machine?.isInstalled === false && machine.powerwashes?.isWiping) return 'powerwash-all'
   if (wish === 'powerwash' && (isInstalled || boot === 'install')) return 'powerwash'
+  // It came by its disk, and nobody chose that.
+  if (wish === 'recover') return undefined
   const netbootMeans = profile.settings.get('netboot-means')?.value
   if (netbootMeans === 'powerwash' && boot === 'install' && isInstalled && !wasTold(machine))
     return 'powerwash'

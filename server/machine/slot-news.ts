@@ -46,8 +46,9 @@ function newsOf(name: 'a' | 'b', facts: SlotFacts): SlotNews {
   // What was good before was damaged later: its disk failed, not the image.
   const wasGood = was?.state === 'good' && was.image === now.image
   if (wasGood || now.image === undefined) return { events: [bad], failures: [] }
-  const runs =
-    after.imageVersion !== undefined && after.imageVersion !== now.image ? after.imageVersion : undefined
+  // What an initrd names is what it is about to write or start.
+  const isOther = after.imageVersion !== undefined && after.imageVersion !== now.image
+  const runs = after.state === 'running' && isOther ? after.imageVersion : undefined
   const failed: NewEvent = {
     kind: 'update-failed',
     mac: after.mac,
