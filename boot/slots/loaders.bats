@@ -119,10 +119,11 @@ grub_says() {
   truncate -s 4M "$folder/disk"
   mkfs.vfat "$folder/disk" >/dev/null
   mmd -i "$folder/disk" ::/kit ::/kit/grub ::/kit/a ::/kit/b
-  sed -e 's/linux16 .kit.ipxe.lkrn/echo NETWORK/; s/^\( *\)boot$/\1exit/; s/^sleep 60/echo END/; s/^reboot/exit/' \
+  sed -e 's/linux16 .kit.ipxe.lkrn/echo NETWORK/; s/initrd16 .kit.autoexec.ipxe/echo SCRIPT/; s/^\( *\)boot$/\1exit/; s/^sleep 60/echo END/; s/^reboot/exit/' \
     "$BOOT_FOLDER/node/root/usr/lib/kit/boot/grub.cfg" >"$folder/grub.cfg"
   mcopy -i "$folder/disk" "$folder/grub.cfg" ::/kit/grub/grub.cfg
   for slot in ${slots-a b}; do
+    if [ "$slot" = script ]; then echo '#!ipxe' | mcopy -i "$folder/disk" - ::/kit/autoexec.ipxe && continue; fi
     echo "if echo SLOT $slot \$kit_trial; then true; else false; fi" | mcopy -i "$folder/disk" - "::/kit/$slot/grub.cfg"
   done
   if [ "$1" != none ]; then
@@ -130,7 +131,7 @@ grub_says() {
   fi
   echo "(hd0) $folder/disk" >"$folder/map"
   TERM=dumb timeout 20 script -qec "grub-emu -m $folder/map -r hd0 -d /kit/grub" /dev/null </dev/null | tr -d '\r' |
-    sed 's,\x1b\[[0-9;?]*[A-Za-z],\n,g' | grep -a '^SLOT\|^NETWORK\|^END' | xargs
+    sed 's,\x1b\[[0-9;?]*[A-Za-z],\n,g' | grep -a '^SLOT\|^NETWORK\|^SCRIPT\|^END' | xargs
   block="$(mcopy -n -i "$folder/disk" ::/kit/grub/grubenv - 2>/dev/null | grep -av '^#' | xargs)" || true
 }
 
@@ -152,6 +153,8 @@ a|boot=b\nspare=a\n|SLOT a|boot=b spare=a
 a|boot=a\ntry=b\ntries=9\n|SLOT a|boot=a try=b tries=8
 a b|boot=a\nnetwork=1\n|NETWORK|boot=a
 b|try=b\ntries=0\n|NETWORK|try=b tries=0
+b script|try=b\ntries=0\n|NETWORK SCRIPT|try=b tries=0
+a b script|boot=a\nnetwork=1\n|NETWORK SCRIPT|boot=a
 ||NETWORK|
 b|boot=\n|SLOT b|boot=
 a b|none|SLOT a|
@@ -260,6 +263,25 @@ sort-key kit-z
 efi /kit/ipxe.efi
 # GRUB Environment Block" ]
   [ -z "$(find "$KIT_ESP" -newermt '1970-01-02')" ]
+}
+
+@test "install_loaders() writes what the iPXE on the disk does, anew only for another server, and leaves it without one" {
+  command -v sfdisk >/dev/null || skip 'sfdisk is not here'
+  prepare() { image_of_loaders && disk_of_kit; }
+  # shellcheck disable=SC2016
+  on_machine bios 'file="$KIT_ESP/kit/autoexec.ipxe"; KIT_MAC=52-54-00-12-34-56 KIT_URL=http://10.77.0.1:8080
+    install_loaders "$MACHINE/image" vda; cat "$file"; touch -d @1 "$file"
+    install_loaders "$MACHINE/image" vda; KIT_URL=; install_loaders "$MACHINE/image" vda; stat -c %Y "$file"
+    KIT_URL=http://10.77.0.2:8080; install_loaders "$MACHINE/image" vda; grep -c http://10.77.0.2 "$file"'
+  [ "${lines[0]}" = '#!ipxe' ]
+  grep -qx 'set want recover' <<<"$output"
+  # shellcheck disable=SC2016
+  grep -qxF 'iseq ${net${index}/mac} 52:54:00:12:34:56 && goto own ||' <<<"$output"
+  # shellcheck disable=SC2016
+  grep -qxF 'chain --autofree --replace http://10.77.0.1:8080/boot/${netX/mac:hexhyp}.ipxe?uuid=${uuid}&platform=${platform}&buildarch=${buildarch}&want=${want} ||' <<<"$output"
+  [ "$(tail -n 2 <<<"$output" | xargs)" = '1 3' ]
+  # Every label it goes to is there.
+  for label in $(sed -n 's/.*goto \([a-z]*\).*/\1/p' <<<"$output" | sort -u); do grep -qx ":$label" <<<"$output"; done
 }
 
 @test "install_loaders() names what the image lacks, and refuses kit-bios in the wrong place" {

@@ -81,7 +81,57 @@ install_loaders() {
     [ -s "$from/$file" ] || { complain "Cannot install the boot loaders: the image has no /usr/lib/kit/boot/$file (is it for this architecture, $(uname -m)?)" || return 1; }
   done
   put_different "$from/ipxe.efi" "$KIT_ESP/kit/ipxe.efi" && put_different "$from/ipxe.lkrn" "$KIT_ESP/kit/ipxe.lkrn" || return 1
+  put_network_script || return 1
   bios_install "$from" "$2" && uefi_install "$from" "$2"
+}
+
+# put_network_script: what the iPXE on kit-esp does. On UEFI it finds autoexec.ipxe beside itself (seen with 1.21.1 of May
+# 2025 under systemd-boot); grub.cfg hands it over. Nothing without the server's URL: what is there is then better.
+put_network_script() {
+  local text="$KIT_RUN/autoexec"
+  [ -n "${KIT_URL:-}" ] || return 0
+  network_script "$KIT_URL" "$(printf '%s' "${KIT_MAC:-}" | tr - :)" >"$text" && put_different "$text" "$KIT_ESP/kit/autoexec.ipxe"
+}
+
+# network_script URL MAC: asks the server, by the machine's own interface first, and says by `want` that it comes from the
+# disk: an installed machine would else be sent back there. Whom DHCP names is asked when the server has another address
+# by now. It starts over in the end: a machine that was only sent here for a powerwash has a slot to start.
+network_script() {
+  local query="uuid=\${uuid}&platform=\${platform}&buildarch=\${buildarch}&want=\${want}"
+  cat <<SCRIPT
+#!ipxe
+set want recover
+set rounds:int32 0
+
+:round
+set index:int32 0
+:find
+isset \${net\${index}/mac} || goto any
+iseq \${net\${index}/mac} ${2:-none} && goto own ||
+inc index
+goto find
+
+:own
+dhcp net\${index} && goto ask ||
+:any
+dhcp || goto wait
+
+:ask
+echo KatesKit: from the disk to $1
+chain --autofree --replace $1/boot/\${netX/mac:hexhyp}.ipxe?$query ||
+isset \${filename} && chain --autofree --replace \${filename}?$query ||
+autoboot ||
+
+:wait
+inc rounds
+iseq \${rounds} 30 && goto over ||
+echo KatesKit: nobody there at $1, trying again in 10 seconds
+sleep 10 ||
+goto round
+
+:over
+reboot
+SCRIPT
 }
 
 # put_different SOURCE TARGET: as put_on_esp, when they are not the same already.
