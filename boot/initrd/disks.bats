@@ -339,6 +339,19 @@ TABLE
   [ -z "$(wipefs "$KIT_DEV/vda")" ]
 }
 
+@test "35-manifest takes an image that was signed anew between manifest and signature" {
+  mkdir -p "$FOLDER/next/images/2025.11.1"
+  cp -r "$FOLDER/images" "$BATS_TEST_TMPDIR/before"
+  sign_image "$FOLDER" 2025.11.1 'signed 2'
+  mv "$FOLDER/images/2025.11.1"/manifest* "$FOLDER/next/images/2025.11.1/"
+  cp "$BATS_TEST_TMPDIR/before/2025.11.1"/manifest* "$FOLDER/images/2025.11.1/"
+  printf '35-manifest\n' >"$KIT_LIB/plans/install"
+  netboot
+  [ "$status" -eq 0 ] || failed
+  grep -qx 'signed 2' "$KIT_RUN/manifest"
+  [ "$(grep -c '/manifest 0' "$FOLDER/fetched")" = 2 ]
+}
+
 @test "an older security epoch than the machine has run is refused before anything is lost" {
   install_once
   on kit-persist 'mkdir machine; echo 4 >machine/epoch' rw

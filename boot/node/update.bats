@@ -126,6 +126,22 @@ holds() {
   refuses 'this machine has no key' 2
 }
 
+@test "kit-update takes an image that was signed anew between manifest and signature, and asks no third time" {
+  mkdir -p "$FOLDER/next/images/2"
+  sed 's/^signed 1$/signed 2/' "$FOLDER/images/2/manifest" >"$FOLDER/next/images/2/manifest"
+  signify-openbsd -S -s "$BATS_FILE_TMPDIR/key.sec" -m "$FOLDER/next/images/2/manifest" -x "$FOLDER/next/images/2/manifest.sig"
+  update 2
+  [ "$status" -eq 0 ]
+  holds b 2
+  grep -qx 'signed 2' "$FOLDER/images/2/manifest"
+  [ "$(grep -c '/2/manifest ' "$FOLDER/fetched")" = 2 ]
+  rm "$FOLDER/fetched" "$KIT_OVERLAY/slots/b"
+  echo >>"$FOLDER/images/2/manifest"
+  update 2
+  [ ! -e "$KIT_OVERLAY/slots/b" ]
+  [ "$(grep -c '/2/manifest ' "$FOLDER/fetched")" = 2 ]
+}
+
 @test "kit-update says so when there is no room, on the slot and on kit-overlay" {
   size="$(stat -c %s "$FOLDER/images/2/root.squashfs")"
   truncate -s 4M "$BATS_TEST_TMPDIR/kit-root-b.img"

@@ -10,6 +10,7 @@
 //   fetched               gets a line per file answer: path, first byte, bytes
 //   refuse                (if there) the status of check-ins, for the boots it names: `404 boot-1`, or for all: `409`
 //   whole                 (if there) ranges are answered with all of the file
+//   next/…                (if there) takes the place of the files of these names after the next file answer
 //   cut                   (if there) file answers break off after so many bytes, that often: `1000 2`
 
 import { createHash } from 'node:crypto'
@@ -17,6 +18,8 @@ import { appendFileSync, existsSync, readFileSync, rmSync, statSync, writeFileSy
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
+
+import { layNext } from './lay-next.ts'
 
 const [folder = '.', address = '127.0.0.1', port = '0'] = process.argv.slice(2)
 
@@ -48,6 +51,7 @@ function sendFile(request: IncomingMessage, response: ServerResponse, path: stri
   const part = range === null ? {} : { 'Content-Range': `bytes ${first}-${last}/${size}` }
   response.writeHead(range === null ? 200 : 206, { 'Content-Length': last - first + 1, ...part })
   const bytes = readFileSync(folder + path).subarray(first, last + 1)
+  layNext(folder)
   const cut = takeCut()
   if (cut >= bytes.length) response.end(bytes)
   else response.write(bytes.subarray(0, cut), () => response.destroy())

@@ -6,6 +6,7 @@
 //   target                what GET …/target answers; its second line is `bundle <digest>`. Not there: 204 at once
 //   reports               gets a line per POST: `events {json}`, `check-in {json}`, `disks {json}`, `boots {json}`
 //   fetched               gets a line per file answer: path, first byte
+//   next/…                (if there) takes the place of the files of these names after the next file answer
 //   cut                   (if there) a number: the next file answer breaks off after so many bytes, and cut goes away,
 //                         unless `always` follows
 //   refuse                (if there) reports are answered with 409; with a name in it only those (`check-in`)
@@ -23,6 +24,8 @@ import {
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
+
+import { layNext } from './lay-next.ts'
 
 const [folder = '.', address = '127.0.0.1', port = '0'] = process.argv.slice(2)
 
@@ -57,6 +60,7 @@ function sendFile(request: IncomingMessage, response: ServerResponse, file: stri
   }
   const end = Math.min(size - 1, start + cut - 1)
   const stream = createReadStream(file, { start, end })
+  stream.once('open', () => layNext(folder))
   stream.pipe(response, { end: end === size - 1 })
   if (end < size - 1) stream.on('close', () => setImmediate(() => response.destroy()))
 }

@@ -27,14 +27,20 @@ stage_image() {
 
 # fetch_manifest: into KIT_UPDATE, verified; sets the MANIFEST_ values.
 fetch_manifest() {
-  local url="$KIT_URL/images/$WANTED_IMAGE/manifest" file="$KIT_UPDATE/manifest"
+  local file="$KIT_UPDATE/manifest"
   [ -s "$KIT_RUN/image-key.pub" ] ||
     { complain "Cannot check image $WANTED_IMAGE: this machine has no key (/run/kit/image-key.pub, which the initrd leaves)" || return 1; }
-  fetch_text "$url" "$file" || return 1
-  if ! fetch_text "$url.sig" "$file.sig"; then
-    complain "Cannot use image $WANTED_IMAGE: the server has no signature of its manifest" || return 1
-  fi
+  fetch_signed "$file" || return 1
+  # A server that signs anew between the two requests has given what does not belong together: once more, then.
+  check_signature "$file" "$file.sig" "$KIT_RUN/image-key.pub" 2>/dev/null || fetch_signed "$file" || return 1
   verify_manifest "$file" "$file.sig" "$KIT_RUN/image-key.pub" "$KIT_PERSIST/machine/epoch" "$WANTED_IMAGE"
+}
+
+# fetch_signed FILE: the manifest there, its signature beside it.
+fetch_signed() {
+  local url="$KIT_URL/images/$WANTED_IMAGE/manifest"
+  fetch_text "$url" "$1" || return 1
+  fetch_text "$url.sig" "$1.sig" || complain "Cannot use image $WANTED_IMAGE: the server has no signature of its manifest"
 }
 
 # restage SLOT: the image is there already, from an update before this one. Status 1 when it has to be written after all.
