@@ -6,11 +6,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { LabMachine } from '#lab/lab-machines.ts'
 import type { Vm } from '#lab/vm.ts'
 import { KitError } from '#lib/errors.ts'
-import { pollUntil } from '#lib/retry.ts'
 import type { MachineView } from '#machine/ports.ts'
 
 import type { CutPoint, Landmark } from './cut-points.ts'
-import { BOOT_TIMEOUT_MS, type EventWatch } from './event-watch.ts'
+import type { EventWatch } from './event-watch.ts'
 import { machineDisk, withDisk } from './installed-lan.ts'
 import { machineFiles } from './profile-files.ts'
 import type { TestLan } from './test-lan.ts'
@@ -43,7 +42,7 @@ export async function liveThrough(lan: TestLan, life: CutLife, points: readonly 
       vm = await lan.powerOn(life.machine, withDisk(lan, life.machine))
       await after.untilRunning(life.machine.mac)
       await checkSound(lan, life, { vm, before })
-      const ended = await untilSettled(lan, life)
+      const ended = await lan.untilView(life.machine.mac, isSettled)
       await checkSound(lan, life, { vm, before })
       life.say(`${name}: ${ended.imageVersion} in slot ${ended.slot}, ${startsOf(vm)} starts`)
     } catch (error) {
@@ -133,20 +132,10 @@ async function seenInside(lan: TestLan, view: MachineView): Promise<Readonly<Rec
 }
 
 /** Nothing is left to do: it runs what it is to run, its slot is good, and no powerwash is asked for. */
-function untilSettled(lan: TestLan, { machine }: CutLife): Promise<MachineView> {
-  return pollUntil(
-    async () => {
-      const view = await lan.network.server.client.machine(machine.mac)
-      const isGood = view.slot !== undefined && view.slots?.[view.slot].state === 'good'
-      const isWanted = view.imageVersion === view.wantedImage && view.bundleDigest === view.wantedBundle
-      return view.state === 'running' && isGood && isWanted && view.powerwash === undefined ? view : undefined
-    },
-    {
-      everyMs: 1_000,
-      timeoutMs: BOOT_TIMEOUT_MS,
-      late: () => new KitError('unavailable', `${machine.name} does not get where it is to go`),
-    },
-  )
+function isSettled(view: MachineView): boolean {
+  const isGood = view.slot !== undefined && view.slots?.[view.slot].state === 'good'
+  const isWanted = view.imageVersion === view.wantedImage && view.bundleDigest === view.wantedBundle
+  return view.state === 'running' && isGood && isWanted && view.powerwash === undefined
 }
 
 async function findView(lan: TestLan, { machine }: CutLife): Promise<MachineView | undefined> {

@@ -1,7 +1,9 @@
 // What a test waits for: events of its server, each time from a moment on.
 
 import type { ServerClient } from '#lab/server-client.ts'
+import { KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
+import { pollUntil } from '#lib/retry.ts'
 import type { Event, EventKind } from '#machine/event.ts'
 import type { MachineView } from '#machine/ports.ts'
 
@@ -14,6 +16,8 @@ export interface EventWatch {
   waitFor(kind: EventKind, mac: Mac, matches?: (event: Event) => boolean): Promise<Event>
   /** Resolves when the machine's own check-in says that it runs. */
   untilRunning(mac: Mac): Promise<MachineView>
+  /** Resolves when what the server knows of the machine is so; throws with what it is after BOOT_TIMEOUT_MS. */
+  untilView(mac: Mac, matches: (view: MachineView) => boolean): Promise<MachineView>
   /** Those that there are by now. */
   events(kind: EventKind, mac: Mac): Promise<readonly Event[]>
 }
@@ -31,6 +35,7 @@ export function watchEvents(client: ServerClient, afterId = 0): EventWatch {
       await waitFor('checked-in', mac, (event) => event.data['to'] === 'running')
       return client.machine(mac)
     },
+    untilView: (mac, matches) => untilView(client, mac, matches),
     async events(kind, mac) {
       const found: Event[] = []
       const lastId = await client.lastEventId()
@@ -42,4 +47,24 @@ export function watchEvents(client: ServerClient, afterId = 0): EventWatch {
       return found
     },
   }
+}
+
+async function untilView(
+  client: ServerClient,
+  mac: Mac,
+  matches: (view: MachineView) => boolean,
+): Promise<MachineView> {
+  let last = ''
+  return pollUntil(
+    async () => {
+      const view = await client.machine(mac)
+      last = JSON.stringify(view)
+      return matches(view) ? view : undefined
+    },
+    {
+      everyMs: 1_000,
+      timeoutMs: BOOT_TIMEOUT_MS,
+      late: () => new KitError('unavailable', `Cannot see ${mac} as it should be; it is ${last}`),
+    },
+  )
 }

@@ -48,7 +48,7 @@ export function withDisk(lan: TestLan, machine: LabMachine) {
 }
 
 /** Enough for a good boot on two emulated cores, and no more than a bad one is to be waited for. */
-const AGENT_SETTINGS = 'TRIAL_SECONDS=240\nGRACE_SECONDS=30\n'
+const AGENT_SETTINGS = 'TRIAL_SECONDS=180\nGRACE_SECONDS=10\n'
 
 export const INSTALLED_FILES: ProfileFiles = {
   'defaults/root/etc/kit/agent.conf': AGENT_SETTINGS,
@@ -101,7 +101,9 @@ export async function switchOff(lan: TestLan, vms: readonly Vm[]): Promise<void>
 
 /** By everything that decides what an installed machine and its server have on their disks. */
 async function snapshotFolder(): Promise<string> {
-  const hash = createHash('sha256').update(await imageFolder())
+  const hash = createHash('sha256')
+    .update(await imageFolder())
+    .update(JSON.stringify(INSTALLED_FILES))
   const names = (await readdir(join(PROJECT, 'server'), { recursive: true })).filter((name) =>
     name.endsWith('.ts'),
   )

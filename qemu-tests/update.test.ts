@@ -2,10 +2,6 @@
 
 import test from 'ava'
 
-import type { LabMachine } from '#lab/lab-machines.ts'
-import type { SlotName } from '#machine/machine.ts'
-
-import type { EventWatch } from './event-watch.ts'
 import { buildVariant, VARIANTS } from './image-variants.ts'
 import { machineDisk, startInstalledLan, switchOff, withDisk } from './installed-lan.ts'
 import { damagePartition } from './machine-disk.ts'
@@ -72,8 +68,8 @@ test('machines go from image to image, come back from a bad one by themselves, a
   await lan.fleet.promote(VARIANTS.bad, CHANNEL)
   for (const { mac } of [UEFI, BIOS]) {
     t.is((await step.waitFor('update-failed', mac)).data['image'], VARIANTS.bad)
-    const machine = await client.machine(mac)
-    t.like(machine, { slot: 'b', imageVersion: VARIANTS.next, slots: { a: { state: 'bad' } } })
+    const machine = await step.untilView(mac, ({ slot, state }) => slot === 'b' && state === 'running')
+    t.like(machine, { imageVersion: VARIANTS.next, slots: { a: { state: 'bad' } } })
     t.regex(machine.slots?.a.reason ?? '', mac === UEFI.mac ? /tries|never/ : /agent does not run/)
   }
   const halted = await lan.fleet.rollout(CHANNEL)
@@ -96,22 +92,9 @@ test('machines go from image to image, come back from a bad one by themselves, a
   await damagePartition(machineDisk(lan, BIOS).file, { label: 'kit-root-a', ...SQUASHFS_START })
   step = await lan.fromNow()
   await Promise.all([UEFI, BIOS].map((machine) => lan.powerOn(machine, withDisk(lan, machine))))
-  for (const machine of [UEFI, BIOS]) {
-    const slots = await fellBackTo(step, machine, 'b')
-    t.is(slots, VARIANTS.next)
-    const { slots: now } = await client.machine(machine.mac)
-    t.is(now?.a.state, 'bad')
-    t.regex(now?.a.reason ?? '', /damaged/)
+  for (const { mac } of [UEFI, BIOS]) {
+    const machine = await step.untilView(mac, ({ slot }) => slot === 'b')
+    t.like(machine, { imageVersion: VARIANTS.next, slots: { a: { state: 'bad' } } })
+    t.regex(machine.slots?.a.reason ?? '', /damaged/)
   }
 })
-
-/** The image it runs then. */
-async function fellBackTo(
-  step: EventWatch,
-  machine: LabMachine,
-  slot: SlotName,
-): Promise<string | undefined> {
-  const view = await step.untilRunning(machine.mac)
-  if (view.slot !== slot) throw new Error(`${machine.name} runs from slot ${view.slot}`)
-  return view.imageVersion
-}
