@@ -218,3 +218,20 @@ failure 61-disk-root: Cannot start: no luck' ]
   grep -q '^events {"boot":"from-disk-1","step":"61-disk-root","status":"failed","message":"Cannot start: no luck"}$' "$BATS_TEST_TMPDIR/server/reports"
   grep -q '^check-in {"boot":"from-disk-1","phase":"failed","image":"2025.11.1","address":"10.77.0.9","slot":"a","reason":"Cannot start: no luck"}$' "$BATS_TEST_TMPDIR/server/reports"
 }
+
+@test "check_in_body() has the slots while kit-esp and kit-overlay are mounted, in steps that know of slots" {
+  make_machine
+  export KIT_PROC="$BATS_TEST_TMPDIR/proc" KIT_ESP="$KIT_RUN/esp" KIT_OVERLAY="$KIT_RUN/overlay"
+  mkdir -p "$KIT_PROC/self" "$KIT_ESP/kit/grub" "$KIT_OVERLAY/slots"
+  printf '1 1 0:1 / %s rw - vfat /dev/vda2 rw\n1 1 0:2 / %s rw - ext4 /dev/vda7 rw\n' "$KIT_ESP" "$KIT_OVERLAY" >"$KIT_PROC/self/mountinfo"
+  printf 'state written\nimage 1\nfailure 62-persist: no room\n' >"$KIT_OVERLAY/slots/a"
+  printf 'try=a\ntries=0\n' >"$KIT_ESP/kit/grub/grubenv"
+  body='{"boot":"boot-1","phase":"failed","image":"2025.11.1"'
+  each_shell '. "$KIT_LIB/slot-json.sh"; check_in_body failed "no luck"'
+  [ "$output" = "$body"',"slots":{"a":{"state":"bad","image":"1","tries":0,"reason":"did not come up in 3 tries: 62-persist: no room"},"b":{"state":"empty"}},"reason":"no luck"}' ]
+  each_shell 'check_in_body failed'
+  [ "$output" = "$body}" ]
+  sed -i 2d "$KIT_PROC/self/mountinfo"
+  each_shell '. "$KIT_LIB/slot-json.sh"; check_in_body failed'
+  [ "$output" = "$body}" ]
+}
