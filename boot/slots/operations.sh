@@ -7,6 +7,7 @@ for part in disk slots loader loader-uefi loader-bios manifest slot-write stage;
   # shellcheck source=/dev/null
   . "$SIM_LIB/$part.sh"
 done
+export KIT_URL=http://10.77.0.1:8080 KIT_MAC=52-54-00-12-34-56
 bundle_1='1111111111111111111111111111111111111111111111111111111111111111'
 bundle_2='2222222222222222222222222222222222222222222222222222222222222222'
 
