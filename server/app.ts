@@ -80,7 +80,10 @@ export async function createApp(options: AppOptions): Promise<App> {
   const store = await openStore({ file: join(config.values['state/directory'], 'kateskit.db'), clock, log })
   try {
     const adapters = createAdapters(options, store)
-    const domain = createDomain({ ...adapters, store, clock, log, baseUrl })
+    const domain = createDomain({
+      ...{ ...adapters, store, clock, log, baseUrl },
+      keepImages: config.values['images/keep'],
+    })
     const reservations = new Reservations(adapters.tree)
     const parts = { ...options, ...adapters, ...domain, network, baseUrl, scripts, store, reservations }
     return composeApp(parts, createServices(parts))

@@ -141,6 +141,13 @@ export const CONFIG_TABLE = {
     fallbackText:
       'what `npm start` has built, else `$XDG_CACHE_HOME/kateskit/images`, else `~/.cache/kateskit/images`',
   }),
+  'images/keep': rule({
+    meaning:
+      'how many of the images that nobody uses are kept, the newest; an older one is removed a day after it came',
+    expected: 'a number from 0 to 1000',
+    shape: integer(0, 1000),
+    fallback: '5',
+  }),
   'keys/directory': rule({
     meaning: 'where the key lies that signs images, made at the first start',
     ...PATH,

@@ -20,7 +20,9 @@ export interface DomainParts {
   readonly store: Pick<Store, 'machines' | 'events' | 'releases'>
   readonly tree: Profiles
   readonly overlays: Bundles
-  readonly images: Pick<ImageStore, 'list' | 'find' | 'remove' | 'onChange'>
+  readonly images: Pick<ImageStore, 'list' | 'find' | 'remove' | 'named' | 'onChange'>
+  /** Setting images/keep. */
+  readonly keepImages: number
   readonly clock: Clock
   readonly log: Log
   /** No slash at the end. */
@@ -65,7 +67,10 @@ export function createDomain(parts: DomainParts): Domain {
     ...{ roster, machines, events, consultant, fleet, rollouts, isSound, queue, clock, baseUrl },
   })
   const all = () => roster.all()
-  const releases = new ReleaseDesk({ book, fleet, rollouts, machines: all, images, events, clock, onChange })
+  const releases = new ReleaseDesk({
+    ...{ book, fleet, rollouts, machines: all, images, events, clock, onChange },
+    keepImages: parts.keepImages,
+  })
   const powerwashes = new PowerwashDesk({
     ...{ roster, profiles, consultant, fleet, events, queue, clock, baseUrl, onChange },
   })
@@ -92,8 +97,8 @@ interface FollowerParts {
 function createReleaseFollower({ images, releases, log }: FollowerParts): Service {
   let unsubscribe = () => {}
   let latest: Promise<void> = Promise.resolve()
-  const follow = () => {
-    latest = releases.imagesChanged().catch((error: unknown) => {
+  const follow = (imported?: string) => {
+    latest = releases.imagesChanged(imported).catch((error: unknown) => {
       log.error({ err: error }, 'Cannot go on after a change of the images')
     })
   }

@@ -107,7 +107,8 @@ test('remove() deletes what no other version has, and who reads a file reads on'
   t.is(store.kinds().at(-1), 'image-removed')
   await t.throwsAsync(store.remove('2.0.0'), { name: 'KitError', code: 'not-found' })
   await t.throwsAsync(store.verify('../1.0.0'), { name: 'KitError', code: 'not-found' })
-  await store.remove('1.0.0')
+  await store.remove('1.0.0', 'nobody uses it')
+  t.is(store.events.at(-1)?.message, 'image 1.0.0 was removed: nobody uses it')
   t.deepEqual(storedNames(home, 'files'), [])
   t.deepEqual((await openImageStore(t, { home })).list(), [])
 })
@@ -188,6 +189,22 @@ test('start() imports the newest image of a folder of images, and passes over wh
   t.deepEqual(store.versions(), ['0.10.0'])
   const again = await openImageStore(t, { home, importAtStart: built })
   t.deepEqual([again.versions(), again.kinds()], [['0.10.0'], []])
+})
+
+test('named() is what images/import names, also when the store has newer ones, and nothing when it is not here', async (t) => {
+  const home = makeFolder(t)
+  const store = await openImageStore(t, { home })
+  t.is(store.named(), undefined)
+  await store.bring(makeImage(makeFolder(t), '2.0.0'))
+  const built = makeImage(makeFolder(t), '1.0.0')
+  for (const when of ['it comes', 'it is here already']) {
+    const again = await openImageStore(t, { home, importAtStart: built })
+    t.is(again.named()?.version, '1.0.0', when)
+    t.is(again.current()?.version, '2.0.0')
+  }
+  const broken = makeImage(makeFolder(t), '3.0.0', { vmlinuz: 'of its own' })
+  rmSync(join(broken, 'vmlinuz'))
+  t.is((await openImageStore(t, { home, importAtStart: broken })).named(), undefined)
 })
 
 test('start() starts without the image it cannot import', async (t) => {

@@ -50,11 +50,12 @@ class KeptImages implements ImageStore, Images, Service {
   readonly #options: ImageStoreOptions
   readonly #folder: StoreFolder
   readonly #jobs = new ImportJobs()
-  readonly #listeners = new Set<() => void>()
+  readonly #listeners = new Set<(imported?: string) => void>()
   readonly #stopping = new AbortController()
   readonly #refreshes = createKeyedQueue<'refresh'>()
   /** Newest first; without those whose files are not all there. */
   #images: readonly StoredImage[] = []
+  #named: string | undefined
   #signing: Signing | undefined
   #noting: Promise<void> = Promise.resolve()
   /** Told once, not at every change. */
@@ -104,6 +105,10 @@ class KeptImages implements ImageStore, Images, Service {
     return this.#images[0]
   }
 
+  named(): StoredImage | undefined {
+    return this.#named === undefined ? undefined : this.find(this.#named)
+  }
+
   manifest(version: string) {
     const image = this.find(version)
     return image === undefined ? undefined : this.#signing?.manifestOf(image)
@@ -129,14 +134,15 @@ class KeptImages implements ImageStore, Images, Service {
     return problems
   }
 
-  async remove(version: string): Promise<void> {
+  async remove(version: string, why?: string): Promise<void> {
     await this.#folder.remove(version)
     this.#toldDamage.delete(version)
     await this.#refresh()
-    await this.#tell('image-removed', `image ${version} was removed`, { version })
+    const because = why === undefined ? '' : `: ${why}`
+    await this.#tell('image-removed', `image ${version} was removed${because}`, { version })
   }
 
-  onChange(listener: () => void): () => void {
+  onChange(listener: (imported?: string) => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
   }
@@ -158,7 +164,7 @@ class KeptImages implements ImageStore, Images, Service {
       })
       const { version } = record.build
       this.#toldDamage.delete(version)
-      await this.#refresh()
+      await this.#refresh(version)
       const seconds = Math.round((clock.monotonicMs() - startMs) / 100) / 10
       const data = { version, source: name.shown, seconds }
       if (isKnown) log.info(data, `image ${version} was here already`)
@@ -171,7 +177,7 @@ class KeptImages implements ImageStore, Images, Service {
   }
 
   /** Takes over what the folder holds now. */
-  async #refresh(): Promise<void> {
+  async #refresh(imported?: string): Promise<void> {
     await this.#refreshes.run('refresh', async () => {
       const whole: StoredImage[] = []
       for (const record of this.#folder.records) {
@@ -182,7 +188,7 @@ class KeptImages implements ImageStore, Images, Service {
       }
       this.#images = whole.sort(compareImages)
     })
-    for (const listener of this.#listeners) listener()
+    for (const listener of this.#listeners) listener(imported)
   }
 
   async #renewKeys(key: SigningKey): Promise<void> {
@@ -214,7 +220,9 @@ class KeptImages implements ImageStore, Images, Service {
         () => true,
         () => false, // told by the import
       ))
-    if (!isImported || (await this.#readNote(STARTED_WITH)) === version) return
+    if (!isImported) return
+    this.#named = version
+    if ((await this.#readNote(STARTED_WITH)) === version) return
     // Another one than last time, and not new: somebody has gone back to it, and shall get it.
     if (isHere && this.#images[0]?.version !== version) {
       await this.#folder.rewrite({ ...record, importedMs: clock.nowMs() })

@@ -6,11 +6,14 @@ import { fileURLToPath } from 'node:url'
 import test, { type ExecutionContext } from 'ava'
 
 import { startChild } from '#lib/child.ts'
+import { createJsonHttp } from '#lib/json-http.ts'
 import { commandOutput, onLines } from '#lib/process.ts'
+import type { ImageView } from '#machine/ports.ts'
+import { makeFolder, makeImage } from '#testing/image-folder.ts'
 
 import { checkLab, type LabOptions, startLab } from './lab.ts'
 import { parseLabMachines } from './lab-machines.ts'
-import { startLabNetwork } from './lab-network.ts'
+import { labControlSocket, startLabNetwork } from './lab-network.ts'
 
 const PROJECT = fileURLToPath(new URL('../..', import.meta.url))
 
@@ -76,6 +79,25 @@ test('a server killed with -9 comes back with what it knew, and the client goes 
   await server.start()
   t.true((await coming).id > before)
   t.is(typeof token, 'string')
+})
+
+test('stable points at the image a lab was started with, whatever an earlier one left in the store', async (t) => {
+  const { port: _, ...options } = await labOptions(t)
+  const imagesAt = async (version: string, keepState: boolean) => {
+    const environment = { KATESKIT_IMAGES_IMPORT: makeImage(makeFolder(t), version) }
+    const network = await startLabNetwork({ ...options, environment, keepState })
+    try {
+      const http = createJsonHttp({ kind: 'socket', path: labControlSocket(options.folder) })
+      const { images } = (await http.request('GET', '/api/v1/images')) as { images: readonly ImageView[] }
+      return images.map((image) => [image.version, ...image.channels].join(' '))
+    } finally {
+      await network.stop()
+    }
+  }
+  t.deepEqual(await imagesAt('0.2.0-first', false), ['0.2.0-first stable'])
+  await rm(join(options.folder, 'state'), { recursive: true })
+  t.deepEqual(await imagesAt('0.1.0-second', true), ['0.2.0-first', '0.1.0-second stable'])
+  t.deepEqual(await imagesAt('0.1.0-third', false), ['0.1.0-third stable'])
 })
 
 test('a server that cannot start says where to read why', async (t) => {

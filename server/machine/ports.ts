@@ -200,10 +200,15 @@ export interface ImageStore {
   importDone(id: string): Promise<string>
   /** Reads every byte; resolves with what is wrong. Throws KitError `not-found`. */
   verify(version: string): Promise<readonly string[]>
-  /** Throws KitError `not-found`. Whether it is in use is the caller's question (releases). */
-  remove(version: string): Promise<void>
-  /** Called after an image came or went; the returned function unsubscribes. */
-  onChange(listener: () => void): () => void
+  /**
+   * Also a damaged one, which `list` and `find` do not have; `why` is told. Throws KitError `not-found`. Whether it is in
+   * use is the caller's question (releases).
+   */
+  remove(version: string, why?: string): Promise<void>
+  /** The one that the setting images/import named at this start; undefined without, and when it could not be had. */
+  named(): StoredImage | undefined
+  /** Called after an image came, which is then `imported`, or went; the returned function unsubscribes. */
+  onChange(listener: (imported?: string) => void): () => void
 }
 
 /** A name that points at an image version. */

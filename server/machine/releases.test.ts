@@ -4,6 +4,7 @@ import test, { type ExecutionContext } from 'ava'
 
 import type { KitError } from '#lib/errors.ts'
 import { type Mac, macToPath, parseMac } from '#lib/mac.ts'
+import { findOldImages, type OldImageFacts } from '#machine/old-images.ts'
 import {
   bad,
   type FixtureOptions,
@@ -74,6 +75,95 @@ test('the first image of a server is promoted to stable, and no later one', asyn
   t.deepEqual(await registry.kinds(), ['channel-promoted'])
   registry.shelf.put('2')
   t.like((await registry.releases.channels())[0], { version: '1' })
+})
+
+test('the first image of a server is the one it was told to start with, whatever else its store has', async (t) => {
+  const { releases } = await startRegistry(t, { versions: ['9', '1-b', '1-a'], named: '1-b' })
+  t.like(await releases.channels(), [{ name: 'stable', version: '1-b' }])
+})
+
+test('findOldImages() leaves what is used, the newest of the others, what is young and what has just come', (t) => {
+  const DAY = 24 * 60 * MINUTE
+  const images = ['7', '6', '5', '4', '3', '2', '1'].map((version) => ({ version, importedMs: 0 }))
+  const facts = {
+    images,
+    isUsed: (version: string) => '62'.includes(version),
+    nowMs: DAY,
+    imported: undefined,
+  }
+  const cases: readonly [Partial<OldImageFacts>, string][] = [
+    [{ keep: 2 }, '4,3,1'],
+    [{ keep: 0 }, '7,5,4,3,1'],
+    [{ keep: 5 }, ''],
+    [{ keep: 2, imported: '3' }, '4,1'],
+    [{ keep: 2, nowMs: DAY - 1 }, ''],
+    [
+      {
+        keep: 2,
+        images: images.map((image) => ({ ...image, importedMs: Number(image.version) })),
+        nowMs: DAY + 3,
+      },
+      '3,1',
+    ],
+    [{ keep: 1, images: [] }, ''],
+  ]
+  for (const [change, old] of cases) {
+    t.is(findOldImages({ ...facts, keep: 5, ...change }).join(), old, JSON.stringify(change))
+  }
+})
+
+test('images that nobody uses are removed when another comes, and none that somebody needs', async (t) => {
+  const all = await fleet(t, { keepImages: 1, named: '6' })
+  const { releases, shelf, clock, releaseFollower } = all
+  const versions = () => shelf.images.map(({ version }) => version).join()
+  shelf.put('4', '5', '6', '7', '8', '9')
+  for (const version of ['4', '3', '2', '5']) await releases.promote(version, 'beta')
+  await releases.pin(m1, '3')
+  await releaseFollower.stop()
+  t.is(versions(), '9,8,7,6,5,4,3,2,1', 'all of them are young')
+  clock.ms += 24 * 60 * MINUTE
+  await releaseFollower.start()
+  // 1: stable and the machines; 5, 2, 3: beta; 3: pinned, too; 6: named; 9: the newest of the others
+  t.is(versions(), '9,6,5,3,2,1')
+  await releases.pin(m1, undefined)
+  await stage(all, m1, '2')
+  await releases.promote('9', 'beta')
+  await releases.promote('6', 'beta')
+  shelf.put('10', '11')
+  await releaseFollower.stop()
+  // Beta has 6, before it 9 and 5, and m1 has 2 in its other slot; nobody needs 3 or 10.
+  t.is(versions(), '11,9,6,5,2,1')
+})
+
+test('a version in quarantine is nothing to go back to, so the one before it is kept', async (t) => {
+  const all = await fleet(t, { keepImages: 0 })
+  const { releases, shelf, clock, releaseFollower } = all
+  shelf.put('4')
+  for (const version of ['4', '3', '2']) await releases.promote(version, 'stable')
+  await stage(all, m1, '2')
+  await fail(all, m1, '2')
+  await releases.promote('1', 'stable')
+  clock.ms += 24 * 60 * MINUTE
+  await releaseFollower.stop()
+  await releaseFollower.start()
+  t.deepEqual(
+    shelf.images.map(({ version }) => version),
+    ['4', '3', '2', '1'],
+    'm1 has 2 in a slot; 3 and 4 are what stable would go back to',
+  )
+})
+
+test('a server whose database is new removes nothing', async (t) => {
+  const { shelf } = await startRegistry(t, { versions: ['3', '2', '1'], keepImages: 0 })
+  t.is(shelf.images.length, 3)
+})
+
+test('removeImage() also removes a damaged one, which is in no list', async (t) => {
+  const { releases, shelf } = await startRegistry(t, { versions: ['1'] })
+  shelf.damaged = ['2']
+  await releases.removeImage('2')
+  t.deepEqual(shelf.damaged, [])
+  await t.throwsAsync(releases.removeImage('2'), { message: /there is no image 2/ })
 })
 
 test('an update goes from machine to machine, one at a time, and each step is told', async (t) => {

@@ -10,6 +10,7 @@ import type { NewEvent } from './event.ts'
 import type { Fleet } from './fleet.ts'
 import { ForeignLocks } from './foreign-locks.ts'
 import type { Machine } from './machine.ts'
+import { findOldImages } from './old-images.ts'
 import type {
   Channel,
   ChannelView,
@@ -30,7 +31,9 @@ export interface ReleaseDeskOptions {
   readonly fleet: Fleet
   readonly rollouts: Rollouts
   readonly machines: () => readonly Machine[]
-  readonly images: Pick<ImageStore, 'list' | 'find' | 'remove'>
+  readonly images: Pick<ImageStore, 'list' | 'find' | 'remove' | 'named'>
+  /** How many images that nobody uses are kept. */
+  readonly keepImages: number
   readonly events: EventLog
   readonly clock: Clock
   /** Which image a machine should run may be another than before. */
@@ -40,6 +43,8 @@ export interface ReleaseDeskOptions {
 /** The first channel to point at an image, of a server that has none yet. */
 const FIRST_CHANNEL = 'stable'
 const PREVIOUS_MAX = 10
+/** A channel's machines go back to these when its version fails. */
+const PREVIOUS_KEPT = 2
 
 export class ReleaseDesk implements Releases {
   readonly #options: ReleaseDeskOptions
@@ -78,12 +83,18 @@ export class ReleaseDesk implements Releases {
     })
   }
 
-  /** Called at the start and when an image came or went. The very first image of a server needs nobody to promote it. */
-  async imagesChanged(): Promise<void> {
+  /**
+   * Called at the start and when an image came or went. The very first image of a server needs nobody to promote it: that
+   * which it was told to start with, whatever else an older store has.
+   */
+  async imagesChanged(imported?: string): Promise<void> {
     await this.#change(async () => {
-      const [newest] = this.#options.images.list()
-      if (newest === undefined || this.#options.book.channels().length > 0) return
-      await this.#promote(newest.version, FIRST_CHANNEL, 'the first image of this server')
+      const { images, book } = this.#options
+      // A server whose database is new does not know who uses what, so it removes nothing.
+      if (book.channels().length > 0) return await this.#removeOldImages(imported)
+      const first = images.named() ?? images.list()[0]
+      if (first !== undefined)
+        await this.#promote(first.version, FIRST_CHANNEL, 'the first image of this server')
     })
   }
 
@@ -121,9 +132,12 @@ export class ReleaseDesk implements Releases {
   async removeImage(version: string): Promise<void> {
     await this.#change(async () => {
       const { images } = this.#options
-      this.#requireImage(version, `remove image ${version}`)
       this.#requireUnused(version)
-      await images.remove(version)
+      await images.remove(version).catch((error: unknown) => {
+        // A damaged one is in no list, and the store knows it all the same.
+        this.#requireImage(version, `remove image ${version}`)
+        throw error
+      })
     })
   }
 
@@ -281,14 +295,40 @@ export class ReleaseDesk implements Releases {
     )
   }
 
-  #requireUnused(version: string): void {
+  async #removeOldImages(imported: string | undefined): Promise<void> {
+    const { images, keepImages: keep, clock } = this.#options
+    const isUsed = (version: string) => this.#isUsed(version)
+    const facts = { images: images.list(), isUsed, keep, nowMs: clock.nowMs(), imported }
+    for (const version of findOldImages(facts)) {
+      await images.remove(version, `nobody uses it, and of such images the newest ${keep} are kept`)
+    }
+  }
+
+  /** Or may be before long: what a channel goes back to, what the next start would bring in again. */
+  #isUsed(version: string): boolean {
+    const { book, images } = this.#options
+    const isSound = (each: string) => book.quarantineOf(each) === undefined
+    return (
+      this.#usersOf(version).length > 0 ||
+      images.named()?.version === version ||
+      book
+        .channels()
+        .some(({ previous }) => previous.filter(isSound).slice(0, PREVIOUS_KEPT).includes(version))
+    )
+  }
+
+  #usersOf(version: string): readonly string[] {
     const { book } = this.#options
     const channels = book.channels().filter((each) => each.version === version)
-    const users = [
+    return [
       ...channels.map(({ name }) => `channel ${name} points at it`),
       ...book.pinsTo(version).map((mac) => `${mac} is pinned to it`),
       ...this.#machinesWith(version).map((mac) => `${mac} has it`),
     ]
+  }
+
+  #requireUnused(version: string): void {
+    const users = this.#usersOf(version)
     if (users.length === 0) return
     const shown = users.length > 4 ? [...users.slice(0, 3), `${users.length - 3} more`] : users
     throw new KitError('conflict', `Cannot remove image ${version}: ${shown.join(', ')}`, {

@@ -215,6 +215,10 @@ export class FakeImageStore implements ImageStore {
     this.calls.push(['remove', version])
   }
 
+  named() {
+    return undefined
+  }
+
   onChange() {
     return () => {}
   }

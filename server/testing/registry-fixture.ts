@@ -6,6 +6,7 @@ import { join } from 'node:path'
 
 import type { ExecutionContext } from 'ava'
 
+import { KitError } from '#lib/errors.ts'
 import { silentLog } from '#lib/log.ts'
 import { type Mac, macToPath, parseMac } from '#lib/mac.ts'
 import type { Slot, SlotName } from '#machine/machine.ts'
@@ -64,7 +65,11 @@ export function imageOf(version: string, rootHash: string | undefined = ROOT_HAS
 /** Images by version, newest first. */
 export class ImageShelf {
   images: StoredImage[]
-  readonly #listeners = new Set<() => void>()
+  readonly #listeners = new Set<(imported?: string) => void>()
+  /** What images/import names. */
+  namedVersion: string | undefined
+  /** In the store, and in no list. */
+  damaged: string[] = []
 
   constructor(...versions: readonly string[]) {
     this.images = versions.map((version) => imageOf(version))
@@ -78,7 +83,15 @@ export class ImageShelf {
     return this.images.find((image) => image.version === version)
   }
 
+  named() {
+    return this.namedVersion === undefined ? undefined : this.find(this.namedVersion)
+  }
+
   async remove(version: string) {
+    if (this.find(version) === undefined && !this.damaged.includes(version)) {
+      throw new KitError('not-found', `Cannot find image ${version}`)
+    }
+    this.damaged = this.damaged.filter((each) => each !== version)
     this.images = this.images.filter((image) => image.version !== version)
     for (const listener of this.#listeners) listener()
   }
@@ -86,10 +99,10 @@ export class ImageShelf {
   /** Newer ones than those that are there, oldest first. */
   put(...versions: readonly string[]) {
     for (const version of versions) this.images = [imageOf(version), ...this.images]
-    for (const listener of this.#listeners) listener()
+    for (const listener of this.#listeners) listener(versions.at(-1))
   }
 
-  onChange(listener: () => void) {
+  onChange(listener: (imported?: string) => void) {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
   }
@@ -101,6 +114,8 @@ export interface FixtureOptions {
   /** Newest first. The newest is the first of its server, so `stable` points at it. */
   readonly versions?: readonly string[]
   readonly mostMachines?: number
+  readonly keepImages?: number
+  readonly named?: string
   /** Another server over the same folder. */
   readonly directory?: string
 }
@@ -122,6 +137,7 @@ export async function startRegistry(t: ExecutionContext, options: FixtureOptions
   const store = await openStore({ file: join(directory, 'kateskit.db'), clock, log: silentLog })
   const tree = options.tree ?? {}
   const shelf = new ImageShelf(...(options.versions ?? ['0.1.0']))
+  shelf.namedVersion = options.named
   const overlays: Bundles = {
     bundleFor: async () => ({ digest: 'b1', sizeBytes: 1, file: '/b1' }),
     explain: async () => [],
@@ -130,7 +146,7 @@ export async function startRegistry(t: ExecutionContext, options: FixtureOptions
   }
   const domain = createDomain({
     ...{ store, overlays, clock, log: silentLog, baseUrl: BASE_URL },
-    ...{ tree: profilesOf(tree), images: shelf },
+    ...{ tree: profilesOf(tree), images: shelf, keepImages: options.keepImages ?? 5 },
     ...(options.mostMachines !== undefined && { mostMachines: options.mostMachines }),
   })
   await domain.loadDomain()
