@@ -94,11 +94,11 @@ test('images are listed, verified and removed, each by a version that is there',
 test('a verification may take longer than a connection may be silent', async (t) => {
   const imageStore = new FakeImageStore()
   const releases = new FakeReleases()
-  const { api } = await startHttpWithToken(t, { imageStore, releases, stallMs: 200 })
+  const { api } = await startHttpWithToken(t, { imageStore, releases, stallMs: 1_000 })
   releases.versions.push({
     ...{ version: '1', arch: 'amd64', sizeBytes: 1, importedMs: 0, epoch: 0, channels: [], machines: [] },
   })
-  imageStore.verify = () => new Promise((resolve) => setTimeout(() => resolve([]), 800))
+  imageStore.verify = () => new Promise((resolve) => setTimeout(() => resolve([]), 2_500))
   const { body } = await api('/images/1/verify', { method: 'POST' })
   t.deepEqual(body, { version: '1', problems: [] })
 })
