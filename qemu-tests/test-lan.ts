@@ -49,12 +49,7 @@ export interface TestLanOptions extends Pick<LabNetworkOptions, 'mode' | 'enviro
   readonly from?: string
 }
 
-export const [UEFI, BIOS, UEFI_2, BIOS_2] = parseLabMachines('uefi,bios,uefi,bios') as [
-  LabMachine,
-  LabMachine,
-  LabMachine,
-  LabMachine,
-]
+export const [UEFI, BIOS, UEFI_2] = parseLabMachines('uefi,bios,uefi') as [LabMachine, LabMachine, LabMachine]
 
 /** What of a test or a benchmark this needs: its end, whether it went well, and a place to say things. */
 export interface Surroundings {
@@ -115,7 +110,7 @@ async function copySparse(from: string, to: string): Promise<void> {
 }
 
 /** Gone, with all that is in it, after the test. Its path is short: sockets lie in it. */
-export async function scratchFolder(t: Surroundings): Promise<string> {
+async function scratchFolder(t: Surroundings): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'kit-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   return folder
