@@ -6,6 +6,6 @@ export default {
   files: ['qemu-tests/**/*.test.ts'],
   concurrency: 1,
   serial: true,
-  // Ava's own limit is on silence between two results; one boot under emulation takes minutes.
-  timeout: '20m',
+  // Ava's own limit is on silence between two results; one test is a dozen boots, each of which takes minutes under emulation.
+  timeout: '60m',
 }
