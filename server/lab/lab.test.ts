@@ -106,6 +106,17 @@ test('createNetns() makes a network of its own that ends with its holder', async
   await t.throwsAsync(netns.run('true', []), { instanceOf: KitError })
 })
 
+test('addBridge() leaves one card to answer for its address', async (t) => {
+  const netns = await createNetns()
+  const other = await createNetns()
+  t.teardown(() => Promise.all([netns.stop(), other.stop()]))
+  await addBridge(netns, { name: 'kit0', address: '10.77.0.1/24' })
+  await addCable(netns, 'kit0', { netns: other, interfaceName: 'lan0', address: '10.77.0.9/24' })
+  const answers = await other.run('busybox', ['arping', '-b', '-c', '2', '-I', 'lan0', '10.77.0.1'])
+  const cards = new Set(answers.match(/\[[0-9a-f:]+\]/gi))
+  t.deepEqual([...cards], ['[52:54:00:77:00:01]'])
+})
+
 test('startChild() ends its program when the parent is killed with -9', async (t) => {
   const program = `import {startChild} from ${JSON.stringify(import.meta.resolve('#lib/child.ts'))}
     const child = startChild('sleep', ['600'])

@@ -83,7 +83,9 @@ export async function addBridge(netns: Netns, bridge: { name: string; address: s
   // A bridge has a carrier while a port has one: this one always does, so the server sees the interface up at once.
   await ip('link', 'add', `${name}-up`, 'type', 'veth', 'peer', 'name', `${name}-peer`)
   await ip('link', 'set', `${name}-up`, 'master', name, 'up')
-  await ip('link', 'set', `${name}-peer`, 'up')
+  // Linux answers ARP on every interface for every address it has: without this the far end takes packets for the bridge's
+  // address, which reach no socket that is tied to the bridge. Seen as PXE-E99 under load, where its answer came last.
+  await ip('link', 'set', `${name}-peer`, 'arp', 'off', 'up')
   await ip('address', 'add', address, 'dev', name)
   await ip('link', 'set', name, 'up')
 }
