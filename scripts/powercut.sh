@@ -10,4 +10,4 @@ ensure_node_modules
 PATH=$PWD/node_modules/.bin:$PATH
 export PATH
 node server/main.ts setup --for test
-KATESKIT_POWER_CUTS=${1:-60} exec ava --config qemu-tests.config.mjs --timeout 10h --serial --tap qemu-tests/powercut.test.ts
+KATESKIT_MACHINES=all KATESKIT_POWER_CUTS=${1:-60} exec ava --config qemu-tests.config.mjs --timeout 10h --serial --tap qemu-tests/powercut.test.ts
