@@ -13,6 +13,7 @@ import type { EventWatch } from './event-watch.ts'
 import { machineDisk, withDisk } from './installed-lan.ts'
 import { machineFiles } from './profile-files.ts'
 import type { TestLan } from './test-lan.ts'
+import { loseUnflushed, withWriteLog } from './write-log.ts'
 
 export interface CutLife {
   readonly machine: LabMachine
@@ -21,6 +22,8 @@ export interface CutLife {
   /** The images it goes back and forth between, by version: their root hashes. */
   readonly images: ReadonlyMap<string, string>
   readonly say: (line: string) => void
+  /** From 0 up to 1: which of the writes that were not flushed are lost. */
+  readonly random: () => number
 }
 
 /** A machine comes up at the first or second start; a slot on trial has three, and one more brings the other slot. */
@@ -38,17 +41,25 @@ export async function liveThrough(lan: TestLan, life: CutLife, points: readonly 
       await reach(step, life.machine, point.after)
       await sleep(point.delayMs)
       await vm.kill()
+      const lost = await loseUnflushed(machineDisk(lan, life.machine), life.random)
       const after = await lan.fromNow()
-      vm = await lan.powerOn(life.machine, withDisk(lan, life.machine))
+      vm = await powerOn(lan, life.machine)
       await after.untilRunning(life.machine.mac)
       await checkSound(lan, life, { vm, before })
       const ended = await lan.untilView(life.machine.mac, isSettled)
       await checkSound(lan, life, { vm, before })
-      life.say(`${name}: ${ended.imageVersion} in slot ${ended.slot}, ${startsOf(vm)} starts`)
+      const what = `${ended.imageVersion} in slot ${ended.slot}, ${startsOf(vm)} starts, ${lost} writes lost`
+      life.say(`${name}: ${what}`)
     } catch (error) {
       throw new KitError('internal', `Cannot survive ${name}\n${vm?.serial.tail(60) ?? ''}`, { cause: error })
     }
   }
+}
+
+/** Its disk has a cache, which loses what was not flushed when the power is cut. */
+async function powerOn(lan: TestLan, machine: LabMachine): Promise<Vm> {
+  const disk = await withWriteLog(machineDisk(lan, machine))
+  return lan.powerOn(machine, { ...withDisk(lan, machine), disks: [disk] })
 }
 
 interface Beginning {
@@ -64,7 +75,7 @@ async function begin(lan: TestLan, life: CutLife, { point, vm, bundle }: Beginni
   if (vm === undefined || point.phase === 'install') {
     await vm?.kill()
     await rm(machineDisk(lan, machine).file, { force: true })
-    return lan.powerOn(machine, withDisk(lan, machine))
+    return powerOn(lan, machine)
   }
   switch (point.phase) {
     case 'update': {

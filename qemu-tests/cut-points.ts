@@ -83,7 +83,7 @@ export function drawCutPoints(
 }
 
 /** mulberry32: small, and the same everywhere; from 0 up to 1. */
-function randomNumbers(seed: number): () => number {
+export function randomNumbers(seed: number): () => number {
   let state = seed >>> 0
   return () => {
     state = (state + 0x6d2b79f5) >>> 0

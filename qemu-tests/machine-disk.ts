@@ -82,3 +82,8 @@ async function readTable(file: string): Promise<PartitionTable['partitiontable']
   const table = JSON.parse(await commandOutput('sfdisk', ['--json', file])) as PartitionTable
   return table.partitiontable.partitions
 }
+
+/** Files or folders; what is not written in a sparse file stays so. */
+export async function copySparse(from: string, to: string): Promise<void> {
+  await commandOutput('cp', ['--archive', '--sparse=always', '--reflink=auto', from, to])
+}

@@ -2,17 +2,18 @@
 //
 // Six points in every run; KATESKIT_POWER_CUTS=<n> (npm run test:powercut) takes n more by chance, KATESKIT_SEED repeats them.
 
-import { readFile } from 'node:fs/promises'
+import { appendFile, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import test from 'ava'
 
 import { liveThrough } from './cut-life.ts'
-import { CUT_PHASES, type CutPoint, drawCutPoints, EVERY_RUN } from './cut-points.ts'
+import { CUT_PHASES, drawCutPoints, EVERY_RUN, randomNumbers } from './cut-points.ts'
 import { buildVariant } from './image-variants.ts'
 import { INSTALLED_FILES } from './installed-lan.ts'
 import { machineFiles } from './profile-files.ts'
-import { BIOS, imageFolder, startTestLan, UEFI } from './test-lan.ts'
+import { BIOS, imageFolder, scratchFolder, startTestLan, UEFI } from './test-lan.ts'
+import { loseUnflushed, withWriteLog } from './write-log.ts'
 
 test('drawCutPoints() draws the same points for the same seed, and leaves no phase out', (t) => {
   const drawn = drawCutPoints(7, { count: 60, lives: 2 })
@@ -23,6 +24,40 @@ test('drawCutPoints() draws the same points for the same seed, and leaves no pha
     t.deepEqual(new Set(life.map(({ phase }) => phase)), new Set(CUT_PHASES))
   }
 })
+
+test('loseUnflushed() keeps what was flushed, and of the rest what chance leaves', async (t) => {
+  const folder = await scratchFolder(t)
+  const disk = { file: join(folder, 'disk'), sizeBytes: 4096 }
+  const write = (sector: number, text: string) => [
+    logEntry(sector, 1, 0),
+    Buffer.concat([Buffer.from(text)], 512),
+  ]
+  const flush = logEntry(0, 0, 1)
+  for (const [chance, expected] of [
+    [0, ['flushed', 'old', 'forced']],
+    [0.5, ['flushed', 'new', 'forced']],
+  ] as const) {
+    await writeFile(disk.file, Buffer.concat([Buffer.alloc(512), Buffer.concat([Buffer.from('old')], 3584)]))
+    const { writeLog } = await withWriteLog(disk)
+    const forced = [logEntry(2, 1, 2), Buffer.concat([Buffer.from('forced')], 512)]
+    const cut = write(0, 'cut in the middle').slice(0, 1)
+    const entries = [...write(0, 'flushed'), flush, ...write(1, 'new'), ...forced, ...cut]
+    await appendFile(writeLog ?? '', Buffer.concat(entries))
+    await loseUnflushed(disk, () => chance)
+    const content = await readFile(disk.file)
+    t.deepEqual(
+      [0, 512, 1024].map((at) => content.toString('latin1', at, at + 512).replace(/\0+$/, '')),
+      [...expected],
+    )
+  }
+})
+
+function logEntry(sector: number, sectors: number, flags: number): Buffer {
+  const entry = Buffer.alloc(512)
+  for (const [index, value] of [sector, sectors, flags].entries())
+    entry.writeBigUInt64LE(BigInt(value), index * 8)
+  return entry
+}
 
 test('a machine whose power is cut comes up again with its last good system or the new one', async (t) => {
   const images = new Map<string, string>()
@@ -46,9 +81,13 @@ test('a machine whose power is cut comes up again with its last good system or t
   const [first = ''] = images.keys()
   for (const { name } of machines) await lan.fleet.promote(first, name)
 
-  const drawn = drawMore((line) => t.log(line))
+  const seed = Number(process.env['KATESKIT_SEED'] ?? Date.now() % 2 ** 31)
+  const count = Number(process.env['KATESKIT_POWER_CUTS'] ?? 0)
+  t.log(`${count} cuts by chance; the same once more: KATESKIT_SEED=${seed}`)
+  const drawn = drawCutPoints(seed, { count, lives: machines.length })
+  const random = randomNumbers(seed)
   const lives = machines.map((machine, index) =>
-    liveThrough(lan, { machine, channel: machine.name, images, say: (line) => t.log(line) }, [
+    liveThrough(lan, { machine, channel: machine.name, images, random, say: (line) => t.log(line) }, [
       ...(EVERY_RUN[index] ?? []),
       ...(drawn[index] ?? []),
     ]),
@@ -62,11 +101,3 @@ test('a machine whose power is cut comes up again with its last good system or t
     [],
   )
 })
-
-function drawMore(say: (line: string) => void): readonly (readonly CutPoint[])[] {
-  const count = Number(process.env['KATESKIT_POWER_CUTS'] ?? 0)
-  if (count === 0) return []
-  const seed = Number(process.env['KATESKIT_SEED'] ?? Date.now() % 2 ** 31)
-  say(`${count} more cuts; the same ones again: KATESKIT_SEED=${seed} npm run test:powercut`)
-  return drawCutPoints(seed, { count, lives: 2 })
-}

@@ -16,7 +16,6 @@ import {
 import type { MachineSpec } from '#lab/qemu.ts'
 import type { Vm } from '#lab/vm.ts'
 import { systemClock } from '#lib/clock.ts'
-import { commandOutput } from '#lib/process.ts'
 import type { MachineView } from '#machine/ports.ts'
 import { ensureBaseImage } from '#setup/base-image.ts'
 import { createProgress } from '#setup/progress.ts'
@@ -24,6 +23,7 @@ import { createProgress } from '#setup/progress.ts'
 import { type EventWatch, watchEvents } from './event-watch.ts'
 import { createFleet, type Fleet } from './fleet.ts'
 import { makeLogin, runOnMachine } from './login.ts'
+import { copySparse } from './machine-disk.ts'
 import { type ProfileFiles, writeTree } from './profile-files.ts'
 
 export const PROJECT = fileURLToPath(new URL('..', import.meta.url))
@@ -63,7 +63,7 @@ export async function startTestLan(t: Surroundings, options: TestLanOptions): Pr
   const folder = await scratchFolder(t)
   const key = join(folder, 'id')
   const profiles = join(folder, 'profiles')
-  if (options.from !== undefined) await copySparse(options.from, folder)
+  if (options.from !== undefined) await copySparse(`${options.from}/.`, folder)
   const login = options.from === undefined ? await makeLogin(key) : {}
   await writeTree(profiles, { ...login, ...options.files })
   const network = await startLabNetwork({
@@ -102,15 +102,11 @@ export async function startTestLan(t: Surroundings, options: TestLanOptions): Pr
 
 /** For `from` of another one. The LAN must have been stopped. */
 export async function keepLan(lan: TestLan, folder: string): Promise<void> {
-  await copySparse(join(lan.network.folder, '..'), folder)
-}
-
-async function copySparse(from: string, to: string): Promise<void> {
-  await commandOutput('cp', ['--archive', '--sparse=always', '--reflink=auto', `${from}/.`, to])
+  await copySparse(`${lan.network.folder}/../.`, folder)
 }
 
 /** Gone, with all that is in it, after the test. Its path is short: sockets lie in it. */
-async function scratchFolder(t: Surroundings): Promise<string> {
+export async function scratchFolder(t: Surroundings): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'kit-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   return folder

@@ -18,6 +18,8 @@ export interface DiskSpec {
   readonly serial?: string
   /** Default: virtio. `usb` calls itself removable, as a stick does. */
   readonly bus?: DiskBus
+  /** Where every write and flush is noted as it comes, in the format of Linux's dm-log-writes; it must be there, begun. */
+  readonly writeLog?: string
 }
 
 export interface MachineSpec {
@@ -131,23 +133,32 @@ function networkArguments(spec: MachineSpec, tap: string): string[] {
 /**
  * A flush does not reach the host's disk (`no-flush`), which makes no difference to what is tested here: what the guest's
  * disk has acknowledged lies in the host's page cache and outlives QEMU, only what the guest never sent is lost. A cut
- * therefore shows writes in a wrong order or not made yet, not a cache inside the disk that loses what was not flushed.
+ * therefore shows writes in a wrong order or not made yet, not a cache inside the disk that loses what was not flushed; for
+ * that there is the log of writes.
  */
 function diskArguments(spec: MachineSpec, disk: DiskSpec, index: number): string[] {
   const node = `disk${index}`
   const bootIndex = spec.bootOrder === 'disk-first' ? index + 1 : index + 2
-  const file = `driver=file,filename=${escapeOption(disk.file)},cache.no-flush=on,discard=unmap`
+  const file = (path: string) => `driver=file,filename=${escapeOption(path)},cache.no-flush=on,discard=unmap`
   // NVMe has no disk without a serial.
   const serial = disk.serial ?? (disk.bus === 'nvme' ? `nvme${index}` : undefined)
   const common = `drive=${node},bootindex=${bootIndex}${serial === undefined ? '' : `,serial=${serial}`}`
+  const logged = disk.writeLog === undefined ? '' : '-logged'
   return [
-    ...['-blockdev', `${file},node-name=${node}-file`],
-    ...['-blockdev', `driver=raw,file=${node}-file,node-name=${node},discard=unmap`],
+    ...['-blockdev', `${file(disk.file)},node-name=${node}-file`],
+    ...(disk.writeLog === undefined ? [] : logArguments(node, file(disk.writeLog))),
+    ...['-blockdev', `driver=raw,file=${node}${logged || '-file'},node-name=${node},discard=unmap`],
     ...DISK_DEVICES[disk.bus ?? 'virtio'](index).flatMap((device) => [
       '-device',
       device.replace('DRIVE', common),
     ]),
   ]
+}
+
+/** It goes on with the log that is there: an emulated machine restarts in a new QEMU. */
+function logArguments(node: string, logFile: string): string[] {
+  const log = `driver=blklogwrites,node-name=${node}-logged,file=${node}-file,log=${node}-log,log-append=on`
+  return ['-blockdev', `${logFile},node-name=${node}-log`, '-blockdev', log]
 }
 
 /** Each disk brings its own USB controller; the SATA ports are the chipset's. */

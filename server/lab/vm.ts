@@ -104,7 +104,8 @@ async function prepareFiles(folder: string, files: MachineFiles, spec: MachineSp
   if (spec.firmware === 'uefi') await keepOrCopy(OVMF_VARIABLES, files.firmwareVariables)
 }
 
-async function makeDisk({ file, sizeBytes }: DiskSpec): Promise<void> {
+/** Where a size is given and no such file is there. */
+export async function makeDisk({ file, sizeBytes }: DiskSpec): Promise<void> {
   if (sizeBytes === undefined) return // it is there, or QEMU says that it is not
   const handle = await open(file, 'a')
   try {
