@@ -24,8 +24,16 @@ const MACHINE: MachineView = {
 }
 
 test('each route of the API wants a token, answers with one, and over the control socket without', async (t) => {
-  const { url, api, socketFile, knowMachine, imageStore, files } = await startHttpWithReleases(t)
+  const { url, api, socketFile, knowMachine, releases, imageStore, files } = await startHttpWithReleases(t)
   knowMachine(MACHINE)
+  releases.quarantineViews.push({
+    version: '2026.1',
+    mac: MACHINE.mac,
+    reason: 'it panics',
+    sinceMs: 1,
+    channels: [],
+  })
+  releases.updateLocks.push({ channel: 'stable', holder: 'fleetlock:one', sinceMs: 1 })
   files.setBundle('tar')
   imageStore.imports.set('import-1', { state: 'running', percent: 7, text: 'copying' })
   const bodies: Record<string, unknown> = {
@@ -42,6 +50,7 @@ test('each route of the API wants a token, answers with one, and over the contro
       .replace(':version', '2026.1')
       .replace(':channel', 'stable')
       .replace(':id', 'import-1')
+      .replace(':holder', 'fleetlock:one')
     const body = method === 'put' || method === 'post' ? { body: JSON.stringify(bodies[path] ?? {}) } : {}
     const init = { method: method.toUpperCase(), ...body }
     const refused = await call(`${url}/api/v1${filled}`, init)
