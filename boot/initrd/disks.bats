@@ -125,6 +125,15 @@ $KIT_NEWROOT/persist/volumes" ]
   [ "$status" -eq 0 ] || failed
 }
 
+@test "a BIOS that starts from a disk whose install was cut is handed back to, and goes on to the network" {
+  printf '35-manifest\n36-disks\n41-disk\n42-partitions\n' >"$KIT_LIB/plans/install"
+  in_disk_machine run_steps
+  [ "$status" -eq 0 ] || failed
+  # A signature, so that firmware starts it, and INT 18h.
+  [ "$(od -An -tx1 -j510 -N2 "$BATS_TEST_TMPDIR/vda.img" | xargs)" = '55 aa' ]
+  [ "$(od -An -tx1 -N4 "$BATS_TEST_TMPDIR/vda.img" | xargs)" = 'cd 18 00 00' ]
+}
+
 @test "36-disks tells what is on which disk, and is not taken in by what is none" {
   install_once
   make_disk sda 64

@@ -57,16 +57,24 @@ zero_sectors() {
     fail "Cannot write to $1: $(tail -n 1 "$KIT_RUN/dd.error")"
 }
 
-# write_table DISK
+# hand_back DISK: until it has a boot loader, a firmware that starts from the disk gets a call that hands back to it
+# (INT 18h) and goes on to the network. With a table and no code it would run zeros, for ever (seen on SeaBIOS 1.16).
+hand_back() {
+  printf '\315\030' | dd of="$KIT_DEV/$1" conv=notrunc,fsync 2>"$KIT_RUN/dd.error" ||
+    fail "Cannot write to $1: $(tail -n 1 "$KIT_RUN/dd.error")"
+}
+
+# write_table DISK: of a disk that wipe_disk has been over; sfdisk leaves boot code alone when it need not wipe.
 write_table() {
   local unit
+  hand_back "$1"
   unit="$(sector_units "$1")"
   {
     echo 'label: gpt'
     plan_parts | while read -r label first sectors type; do
       echo "start=$((first / unit)), size=$((sectors / unit)), type=$type, name=\"$label\""
     done
-  } | sfdisk --quiet --wipe always --wipe-partitions always "$KIT_DEV/$1" ||
+  } | sfdisk --quiet --wipe never --wipe-partitions always "$KIT_DEV/$1" ||
     fail "Cannot write the partition table of $1"
   sync
   # The kernel and its devtmpfs follow by themselves; there is no udev to wait for.
