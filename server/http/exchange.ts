@@ -7,12 +7,21 @@ import { describeError, ERROR_STATUS, type ErrorCode, KitError } from '#lib/erro
 import { findIpv4, type Ipv4 } from '#lib/ipv4.ts'
 import type { Log } from '#lib/log.ts'
 
+export type Transport = 'plain' | 'tls' | 'socket'
+
 export interface Exchange {
   readonly request: IncomingMessage
   readonly response: ServerResponse
   readonly url: URL
+  /** How it came: `socket` is a unix socket. */
+  readonly transport: Transport
   /** Came over a socket whose users are admins by the rights of its file. */
   readonly isTrusted: boolean
+  /**
+   * sha256 (hex) of the public key (SubjectPublicKeyInfo, DER) of the client's certificate, when our CA signed it and it is
+   * within its time. Whose key it is, and whether we still know it, is for the identity desk to say.
+   */
+  readonly clientKey?: string
   /** Ends when the service stops. The client's own leaving shows as the response's `close`. */
   readonly stopping: AbortSignal
 }

@@ -1,7 +1,8 @@
 // The HTTP front door as a service: its sockets, their limits, and how it stops.
 
-import { createServer, type Server } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerOptions } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
 
 import type { Clock } from '#lib/clock.ts'
 import type { Log } from '#lib/log.ts'
@@ -13,9 +14,12 @@ import { createApi } from './api.ts'
 import type { ApiParts } from './api-route.ts'
 import type { BootScripts } from './boot-scripts.ts'
 import { ChunkPool } from './chunk-pool.ts'
+import { ClientKeys } from './client-key.ts'
+import type { Exchange } from './exchange.ts'
 import { type Doors, serveRequest } from './front-door.ts'
 import { KernelWatch } from './kernel-watch.ts'
 import { type ListenOn, listen } from './listener.ts'
+import { createTlsServer } from './tls-server.ts'
 
 export interface HttpServiceOptions extends ApiParts {
   readonly listen: readonly ListenOn[]
@@ -32,8 +36,9 @@ export interface HttpServiceOptions extends ApiParts {
 }
 
 export interface HttpService extends Service {
-  /** Of the first TCP socket; undefined before `start` and when there is none. */
+  /** Of the first TCP socket of plain HTTP, and of HTTPS; undefined before `start` and when there is none. */
   address(): AddressInfo | undefined
+  tlsAddress(): AddressInfo | undefined
 }
 
 const STALL_MS = 30_000
@@ -56,11 +61,14 @@ export function createHttpService(options: HttpServiceOptions): HttpService {
   }
   const servers = options.listen.map((on) => ({
     on,
-    server: newServer(
-      { doors, isTrusted: 'socketFile' in on && on.isTrusted, stopping: stop.signal },
-      options,
-    ),
+    ...newServer(on, { doors, stopping: stop.signal }, options),
   }))
+  const addressOf = (isTls: boolean) => {
+    const addresses = servers
+      .filter(({ on }) => ('tls' in on && on.tls !== undefined) === isTls)
+      .map(({ server }) => server.address())
+    return addresses.find((address) => typeof address === 'object' && address !== null) ?? undefined
+  }
 
   return {
     name: 'http',
@@ -69,33 +77,55 @@ export function createHttpService(options: HttpServiceOptions): HttpService {
     },
     async stop() {
       stop.abort()
+      for (const { unfollow } of servers) unfollow?.()
       await Promise.all(servers.map(({ server }) => close(server, options.clock)))
     },
-    address() {
-      const addresses = servers.map(({ server }) => server.address())
-      return addresses.find((address) => typeof address === 'object' && address !== null) ?? undefined
-    },
+    address: () => addressOf(false),
+    tlsAddress: () => addressOf(true),
   }
+}
+
+const LIMITS: ServerOptions = {
+  headersTimeout: HEAD_TIMEOUT_MS,
+  requestTimeout: 2 * HEAD_TIMEOUT_MS,
+  connectionsCheckingInterval: 5_000,
+  keepAliveTimeout: 10_000,
+  maxHeaderSize: 8 * 1024,
+  noDelay: true,
 }
 
 interface Serving {
   readonly doors: Doors
-  readonly isTrusted: boolean
   readonly stopping: AbortSignal
 }
 
-function newServer(
-  { doors, isTrusted, stopping }: Serving,
-  { log, stallMs = STALL_MS }: HttpServiceOptions,
-): Server {
-  const server = createServer({
-    headersTimeout: HEAD_TIMEOUT_MS,
-    requestTimeout: 2 * HEAD_TIMEOUT_MS,
-    connectionsCheckingInterval: 5_000,
-    keepAliveTimeout: 10_000,
-    maxHeaderSize: 8 * 1024,
-    noDelay: true,
+interface Running {
+  readonly server: Server
+  readonly unfollow?: () => void
+}
+
+function newServer(on: ListenOn, { doors, stopping }: Serving, options: HttpServiceOptions): Running {
+  const tls = 'tls' in on ? on.tls : undefined
+  const running: Running = tls === undefined ? { server: createServer(LIMITS) } : createTlsServer(tls, LIMITS)
+  const keys = tls && new ClientKeys(tls.caPem, options.clock)
+  const originOf = ({ socket }: IncomingMessage): Pick<Exchange, 'transport' | 'isTrusted' | 'clientKey'> => {
+    if ('socketFile' in on) return { transport: 'socket', isTrusted: on.isTrusted }
+    const clientKey = socket instanceof TLSSocket ? keys?.keyOf(socket) : undefined
+    const transport = tls === undefined ? 'plain' : 'tls'
+    return { transport, isTrusted: false, ...(clientKey !== undefined && { clientKey }) }
+  }
+  const { log } = options
+  guard(running.server, options)
+  running.server.on('request', (request, response) => {
+    // Without a listener a single write that comes too late would end the process.
+    response.on('error', (error) => log.warn({ err: error, url: request.url }, 'an answer went wrong'))
+    void serveRequest({ request, response, ...originOf(request), stopping }, doors)
   })
+  return running
+}
+
+/** The same limits on every socket. */
+function guard(server: Server, { log, stallMs = STALL_MS }: HttpServiceOptions): void {
   server.maxHeadersCount = 64
   server.maxConnections = CONNECTIONS_MAX
   // Node's socket timeout counts bytes the kernel took, not only those that were handed to it, so it sees a client
@@ -104,18 +134,14 @@ function newServer(
     log.debug({ address: socket.remoteAddress }, 'a stalled connection was dropped')
     socket.destroy()
   })
-  server.on('request', (request, response) => {
-    // Without a listener a single write that comes too late would end the process.
-    response.on('error', (error) => log.warn({ err: error, url: request.url }, 'an answer went wrong'))
-    void serveRequest({ request, response, isTrusted, stopping }, doors)
-  })
-  server.on('clientError', (error, socket) => {
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     log.debug({ err: error }, 'a client spoke no HTTP')
-    if (socket.writable)
+    // A failed handshake comes here too (lib/_tls_wrap.js): what is written then would wait for ever.
+    const isOfHttp = error.code?.startsWith('HPE_') || error.code?.startsWith('ERR_HTTP_')
+    if (socket.writable && isOfHttp)
       socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
     else socket.destroy()
   })
-  return server
 }
 
 async function close(server: Server, clock: Clock): Promise<void> {

@@ -7,22 +7,24 @@ import { connect } from 'node:net'
 import { dirname } from 'node:path'
 
 import { KitError, systemErrorCode } from '#lib/errors.ts'
+import type { TlsSource } from '#machine/tls-ports.ts'
 
 export type ListenOn =
-  | { readonly address: string; readonly port: number }
+  /** HTTPS with `tls`, else plain HTTP. */
+  | { readonly address: string; readonly port: number; readonly tls?: TlsSource }
   /** `isTrusted`: the rights of the file decide who is an admin, no token is wanted. */
   | { readonly socketFile: string; readonly isTrusted: boolean }
 
 /** Resolves when the server listens. Throws KitError `conflict` for a port or socket in use, `forbidden`, `invalid-input`. */
 export async function listen(server: Server, on: ListenOn): Promise<void> {
   if ('socketFile' in on) await listenOnFile(server, on.socketFile)
-  else await bind(server, { host: on.address, port: on.port }, `${on.address}:${on.port}`)
+  else await bind(server, { host: on.address, port: on.port }, whereOf(on))
 }
 
 async function listenOnFile(server: Server, file: string): Promise<void> {
   await mkdir(dirname(file), { recursive: true, mode: 0o700 })
   await removeStale(file)
-  await bind(server, { path: file }, file)
+  await bind(server, { path: file }, { text: file, portSetting: 'http/port' })
   // Until here the usual umask 022 has kept others out: connecting takes the right to write (unix(7)).
   await chmod(file, 0o600)
 }
@@ -57,10 +59,20 @@ async function answers(file: string): Promise<boolean> {
   }
 }
 
+interface Where {
+  readonly text: string
+  /** The setting that moves it elsewhere. */
+  readonly portSetting: 'http/port' | 'https/port'
+}
+
+function whereOf({ address, port, tls }: Extract<ListenOn, { address: string }>): Where {
+  return { text: `${address}:${port}`, portSetting: tls === undefined ? 'http/port' : 'https/port' }
+}
+
 async function bind(
   server: Server,
   options: { host: string; port: number } | { path: string },
-  where: string,
+  where: Where,
 ): Promise<void> {
   try {
     server.listen(options)
@@ -70,16 +82,16 @@ async function bind(
   }
 }
 
-function listenError(cause: unknown, where: string): KitError {
+function listenError(cause: unknown, { text: where, portSetting }: Where): KitError {
   switch (systemErrorCode(cause)) {
     case 'EADDRINUSE':
       return new KitError('conflict', `Cannot listen on ${where}: it is in use`, {
-        fix: 'stop the other program, or set http/port',
+        fix: `stop the other program, or set ${portSetting}`,
         cause,
       })
     case 'EACCES':
       return new KitError('forbidden', `Cannot listen on ${where}: permission denied`, {
-        fix: 'run as root, or set http/port to 1024 or more',
+        fix: `run as root, or set ${portSetting} to 1024 or more`,
         cause,
       })
     case 'EADDRNOTAVAIL':
