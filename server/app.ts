@@ -109,7 +109,7 @@ function composeApp(
     baseUrl,
     networkInterface: network.name,
     hasTokens: async () => (await tokens.list()).length > 0,
-    makeFirstToken: async () => (await tokens.make('first admin', 'admin')).secret,
+    makeFirstToken: async () => (await tokens.make({ name: 'first admin', role: 'admin' })).secret,
     start: () => {
       starting = start()
       return starting
@@ -200,6 +200,7 @@ function createHttp(parts: Parts, dhcp: DhcpService | undefined): Service {
     events: store.events,
     leases: store.leases,
     tokens: store.tokens,
+    audit: store.audit,
     serverConfig: () => config.explain(),
     onScriptSent: (mac) => dhcp?.bootScriptFetched(mac),
     version,

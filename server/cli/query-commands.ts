@@ -2,8 +2,9 @@
 
 import type { Command } from 'commander'
 
+import type { TokenInfo } from '#machine/access-ports.ts'
 import type { Event } from '#machine/event.ts'
-import type { ExplainedFile, ExplainedValue, Lease, ProfileProblem, TokenInfo } from '#machine/ports.ts'
+import type { ExplainedFile, ExplainedValue, Lease, ProfileProblem } from '#machine/ports.ts'
 
 import { type AnswerOptions, JSON_OPTION, type Server, show } from './answers.ts'
 import type { CliIo } from './cli-io.ts'

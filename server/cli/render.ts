@@ -1,8 +1,9 @@
 // What the API answers, as tables for people: pure text.
 
 import { formatTable } from '#lib/text-table.ts'
+import type { TokenInfo } from '#machine/access-ports.ts'
 import { EVENT_KINDS, type Event } from '#machine/event.ts'
-import type { ExplainedFile, ExplainedValue, Lease, ProfileProblem, TokenInfo } from '#machine/ports.ts'
+import type { ExplainedFile, ExplainedValue, Lease, ProfileProblem } from '#machine/ports.ts'
 
 import { ago, span } from './time-words.ts'
 

@@ -3,7 +3,7 @@
 import type { NextFunction, Request, RequestHandler, Response } from 'express'
 
 import { KitError } from '#lib/errors.ts'
-import type { TokenStore } from '#machine/ports.ts'
+import type { TokenStore } from '#machine/access-ports.ts'
 
 import type { LoginLimit } from './login-limit.ts'
 

@@ -5,6 +5,7 @@ import type { IncomingMessage } from 'node:http'
 import { KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
 import { didYouMean } from '#lib/nearest.ts'
+import type { AuditLog, TokenStore } from '#machine/access-ports.ts'
 import type {
   Bundles,
   EventLog,
@@ -17,7 +18,6 @@ import type {
   ProfileProblem,
   Profiles,
   Releases,
-  TokenStore,
 } from '#machine/ports.ts'
 
 import type { Imports } from './imports.ts'
@@ -31,6 +31,7 @@ export interface ApiParts {
   readonly events: EventLog
   readonly leases: LeaseStore
   readonly tokens: TokenStore
+  readonly audit: AuditLog
   readonly serverConfig: () => readonly ExplainedValue[]
   readonly releases: Releases
   readonly powerwashes: Powerwashes

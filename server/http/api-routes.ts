@@ -45,7 +45,7 @@ export const API_ROUTES: readonly ApiRoute[] = [
     status: 201,
     async answer(call, { tokens, events }) {
       const { name } = await readBody(call.request, { shape: TOKEN_BODY, maxBytes: API_BODY_MAX_BYTES })
-      const made = await tokens.make(name, 'admin')
+      const made = await tokens.make({ name, role: 'admin' })
       await events.append({
         kind: 'token-made',
         message: `token ${name} made`,

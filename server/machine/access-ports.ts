@@ -58,14 +58,16 @@ export interface AuditLog {
   append(entry: NewAuditEntry): Promise<AuditEntry>
   /** Those after `afterId`, else the newest; oldest first. */
   list(query: { readonly afterId?: number; readonly limit: number }): Promise<readonly AuditEntry[]>
-  /** Reads all of it. */
-  verify(): Promise<AuditVerdict>
+  /** Reads all of it. `rememberedHead` is a head that was told earlier: whether it is still part of the chain. */
+  verify(rememberedHead?: string): Promise<AuditVerdict>
 }
 
 export interface AuditVerdict {
   readonly entries: number
   /** The hash of the newest entry: kept elsewhere, it shows whether the end was cut off. */
   readonly head: string
-  /** The first entry that is not as it was written. */
+  /** Of the entry that has the remembered head as its hash; 0 for the head of an empty log, absent when none has it. */
+  readonly rememberedId?: number
+  /** The first entry that is not as it was written; nothing after it was looked at. */
   readonly problem?: { readonly id: number; readonly message: string }
 }

@@ -58,24 +58,6 @@ export interface LeaseStore {
   remove(ip: Ipv4): Promise<void>
 }
 
-export const TOKEN_ROLES = ['admin'] as const
-export type TokenRole = (typeof TOKEN_ROLES)[number]
-
-export interface TokenInfo {
-  readonly id: string
-  readonly name: string
-  readonly role: TokenRole
-  readonly createdMs: number
-}
-
-export interface TokenStore {
-  /** Makes a token; `secret` is not stored and cannot be had again. */
-  make(name: string, role: TokenRole): Promise<{ readonly info: TokenInfo; readonly secret: string }>
-  /** What the secret stands for, or undefined. Takes the same time either way. */
-  verify(secret: string): Promise<TokenInfo | undefined>
-  list(): Promise<readonly TokenInfo[]>
-}
-
 /** One line of `kateskit config explain`. */
 export interface ExplainedValue {
   readonly key: string

@@ -74,6 +74,26 @@ const MIGRATIONS: readonly Migration[] = [
       ) strict, without rowid`,
     ],
   },
+  {
+    name: '2026-11-token-life-audit',
+    statements: [
+      ...['expires_ms integer', 'last_used_ms integer', 'revoked_ms integer'].map(
+        (column) => `alter table tokens add column ${column}`,
+      ),
+      `create table audit (
+        id integer primary key, at_ms integer not null, actor text not null, action text not null,
+        target text not null, outcome text not null, detail text not null, hash text not null
+      ) strict`,
+      // The last one also stops `insert or replace`, which fires no trigger on delete (lang_conflict.html).
+      ...['update', 'delete'].map(
+        (what) => `create trigger audit_no_${what} before ${what} on audit begin
+          select raise(abort, 'the audit log is append-only'); end`,
+      ),
+      `create trigger audit_no_gap before insert on audit
+        when new.id is not (select coalesce(max(id), 0) + 1 from audit) begin
+          select raise(abort, 'the audit log is append-only'); end`,
+    ],
+  },
 ]
 
 /**

@@ -4,10 +4,11 @@ import type { Generated } from 'kysely'
 
 import type { Ipv4 } from '#lib/ipv4.ts'
 import type { Mac } from '#lib/mac.ts'
+import type { TokenRole } from '#machine/access-ports.ts'
 import type { EventKind } from '#machine/event.ts'
 import type { MachineState } from '#machine/lifecycle.ts'
 import type { Boot, Checks, Firmware, SlotName } from '#machine/machine.ts'
-import type { Lease, TokenRole } from '#machine/ports.ts'
+import type { Lease } from '#machine/ports.ts'
 
 export interface MachineRow {
   mac: Mac
@@ -70,6 +71,21 @@ export interface TokenRow {
   created_ms: number
   /** sha256 of the secret part, hex. */
   secret_sha256: string
+  expires_ms: number | null
+  last_used_ms: number | null
+  revoked_ms: number | null
+}
+
+export interface AuditRow {
+  /** Given by us, not by SQLite: no gap. */
+  id: number
+  at_ms: number
+  actor: string
+  action: string
+  target: string
+  outcome: string
+  detail: string
+  hash: string
 }
 
 export interface ChannelRow {
@@ -120,6 +136,7 @@ export interface Schema {
   events: EventRow
   leases: LeaseRow
   tokens: TokenRow
+  audit: AuditRow
   channels: ChannelRow
   pins: PinRow
   quarantines: QuarantineRow

@@ -154,8 +154,8 @@ test('leases.put() fails alone when a neighbour in the same commit is refused', 
 test('tokens.verify() knows a token after a restart, and refuses anything near it', async (t) => {
   const file = tempFile(t)
   const store = await open(t, file)
-  const { info, secret } = await store.tokens.make('laptop', 'admin')
-  const other = await store.tokens.make('phone', 'admin')
+  const { info, secret } = await store.tokens.make({ name: 'laptop', role: 'admin' })
+  const other = await store.tokens.make({ name: 'phone', role: 'viewer' })
   await store.close()
   const { tokens } = await open(t, file)
   t.regex(secret, /^kit_[0-9a-f]{12}_[\w-]{43}$/)
@@ -225,9 +225,11 @@ test('openStore() takes over a database of the first version, with what it has',
   await (await open(t, file)).close()
   // What the first version left: its tables, and a machine in one of them.
   const old = new Database(file)
-  const [step] = ['2026-11-disks-slots-releases']
-  for (const table of ['channels', 'pins', 'quarantines', 'failures', 'locks'])
-    old.exec(`drop table ${table}`)
+  const first = ['machines', 'boots', 'events', 'leases', 'tokens', 'kit_migrations', 'sqlite_sequence']
+  const tables = old.prepare("select name from sqlite_master where type = 'table'").all([])
+  for (const { name } of tables as { name: string }[]) {
+    if (!first.includes(name)) old.exec(`drop table ${name}`)
+  }
   const added = [
     'is_installed',
     'slot',
@@ -240,12 +242,16 @@ test('openStore() takes over a database of the first version, with what it has',
     'powerwashes',
   ]
   for (const column of added) old.exec(`alter table machines drop column ${column}`)
-  old.exec(`delete from kit_migrations where name = '${step}'`)
+  for (const column of ['expires_ms', 'last_used_ms', 'revoked_ms'])
+    old.exec(`alter table tokens drop column ${column}`)
+  old.exec("insert into tokens values ('0123456789ab', 'old', 'admin', 1, 'ff')")
+  old.exec('delete from kit_migrations where position > 0')
   old.exec(
     `insert into machines values ('${MAC}', 'running', 1, 2, 3, 4, null, 'bios', null, 'b1', '1', 'ff', '[]')`,
   )
   old.close()
-  const { machines, releases } = await open(t, file)
+  const { machines, releases, tokens } = await open(t, file)
+  t.deepEqual(await tokens.list(), [{ id: '0123456789ab', name: 'old', role: 'admin', createdMs: 1 }])
   const machine: Machine = {
     ...{ mac: MAC, state: 'running', stateSinceMs: 1, firstSeenMs: 2, lastSeenMs: 3, lastCheckInMs: 4 },
     ...{ firmware: 'bios', bootId: 'b1', imageVersion: '1', bundleDigest: 'ff', rebootReasons: [] },

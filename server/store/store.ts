@@ -2,8 +2,10 @@
 
 import type { Clock } from '#lib/clock.ts'
 import type { Log } from '#lib/log.ts'
-import type { EventLog, LeaseStore, MachineStore, ReleaseStore, TokenStore } from '#machine/ports.ts'
+import type { AuditLog, TokenStore } from '#machine/access-ports.ts'
+import type { EventLog, LeaseStore, MachineStore, ReleaseStore } from '#machine/ports.ts'
 
+import { createAuditLog } from './audit-log.ts'
 import { openDatabase } from './database.ts'
 import { createEventLog } from './event-log.ts'
 import { GroupCommit } from './group-commit.ts'
@@ -30,6 +32,7 @@ export interface Store {
   readonly events: EventLog
   readonly leases: LeaseStore
   readonly tokens: TokenStore
+  readonly audit: AuditLog
   readonly releases: ReleaseStore
   /** Waits for writes under way, then gives the file back. A write after this throws KitError `unavailable`. */
   close(): Promise<void>
@@ -58,7 +61,8 @@ export async function openStore({
     machines: createMachineStore(db, commits),
     events: createEventLog(db, commits, { clock, log, keep: keepEvents, maxBytes: maxEventBytes }),
     leases: createLeaseStore(db, commits),
-    tokens: createTokenStore(db, commits, clock),
+    tokens: createTokenStore(db, commits, { clock, log }),
+    audit: createAuditLog(db, commits, clock),
     releases: createReleaseStore(db, commits),
     async close() {
       await commits.close()

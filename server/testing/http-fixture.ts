@@ -46,6 +46,7 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
     events: store.events,
     leases: store.leases,
     tokens: store.tokens,
+    audit: store.audit,
     serverConfig: () => [{ key: 'http/port', value: '8080', source: 'default' }],
     scripts: await loadBootScripts('boot/ipxe', { baseUrl: 'http://10.77.0.1:8080' }),
     version: '1.2.3',
@@ -77,7 +78,7 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
 /** The same with an admin token; `api` uses it. */
 export async function startHttpWithToken(t: ExecutionContext, overrides: Partial<HttpServiceOptions> = {}) {
   const http = await startHttp(t, overrides)
-  const { secret } = await http.store.tokens.make('test', 'admin')
+  const { secret } = await http.store.tokens.make({ name: 'test', role: 'admin' })
   const headers = { authorization: `Bearer ${secret}` }
   const api = (path: string, init: RequestInit = {}) =>
     call(`${http.url}/api/v1${path}`, { ...init, headers: { ...headers, ...init.headers } })
