@@ -21,6 +21,7 @@ export const PACKAGES: Readonly<Record<PackageGroup, Readonly<Record<string, str
     seabios: 'the BIOS',
     ovmf: 'the UEFI firmware',
     iproute2: 'the virtual LAN: bridge and taps',
+    swtpm: 'TPMs for virtual machines that have one',
     'util-linux': 'unshare, nsenter, setpriv: the lab leaves nothing behind',
   },
   serve: {
@@ -53,6 +54,9 @@ export const PACKAGES: Readonly<Record<PackageGroup, Readonly<Record<string, str
     e2fsprogs: 'makes the other file systems of such disks',
     'grub-emu': 'runs the script by which GRUB chooses a slot in GRUB itself',
     'signify-openbsd': "verifies the signatures of images' manifests",
+    'swtpm-tools': 'makers of such TPMs, with certificates',
+    'tpm2-tools': 'what a machine asks its TPM with',
+    'libtss2-tcti-swtpm0': 'lets it ask one that is in no machine',
     'apt-utils': 'makes the local mirror of an offline build',
     'openssh-client': 'logs in to the virtual machines and looks at them from inside',
   },
