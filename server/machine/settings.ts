@@ -5,6 +5,7 @@ import { didYouMean } from '#lib/nearest.ts'
 
 import { findBytes } from './amounts.ts'
 import { DISK_CONDITIONS_EXPECTED, findDiskConditions } from './disk-conditions.ts'
+import { IDENTITY_RULES } from './identity.ts'
 import { findScriptProblem } from './script-text.ts'
 import { findUpdateWindow, UPDATE_WINDOW_EXPECTED } from './update-window.ts'
 
@@ -66,6 +67,12 @@ export const SETTINGS: readonly SettingRule[] = [
     meaning: 'the address that DHCP in server mode reserves for the machine',
     layers: ['machines'],
     check: (value) => (findIpv4(value) ? undefined : 'an IPv4 address'),
+  },
+  {
+    key: 'identity',
+    meaning: 'what it must show to be believed that it is this machine ([security.md](security.md))',
+    fallback: 'paired',
+    check: oneOf(...IDENTITY_RULES),
   },
   {
     key: 'boot',
