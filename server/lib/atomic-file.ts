@@ -12,13 +12,16 @@ export function temporaryPath(directory: string): string {
   return join(directory, `${TEMPORARY_PREFIX}${randomBytes(8).toString('hex')}`)
 }
 
-/** Creates the directories on the way. On disk when it resolves. Throws the system's error; the old file is then untouched. */
-export async function writeFileAtomically(path: string, text: string): Promise<void> {
+/**
+ * Creates the directories on the way. On disk when it resolves, and never open to more than `mode` says. Throws the
+ * system's error; the old file is then untouched.
+ */
+export async function writeFileAtomically(path: string, text: string, mode = 0o644): Promise<void> {
   const directory = dirname(path)
   await mkdir(directory, { recursive: true })
   const temporary = temporaryPath(directory)
   try {
-    const handle = await open(temporary, 'wx', 0o644)
+    const handle = await open(temporary, 'wx', mode)
     try {
       await handle.writeFile(text)
       await handle.sync()

@@ -1,7 +1,7 @@
-// A running HTTP service on a free port of 127.0.0.1 and a control socket, with a real store and fakes behind it.
+// A running HTTP service on free ports of 127.0.0.1 (plain and TLS) and a control socket, with a real store and fakes behind.
 
 import { execFile } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -17,6 +17,7 @@ import { openStore } from '#store/store.ts'
 
 import { FakeDesk, FakeFiles, FakeProfiles, FakeViews } from './fake-parts.ts'
 import { FakeImageStore, FakePowerwashes, FakeReleases } from './fake-releases.ts'
+import { testTls } from './tls-fixture.ts'
 
 export type HttpFixture = Awaited<ReturnType<typeof startHttp>>
 
@@ -29,9 +30,13 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
   const profiles = new FakeProfiles()
   const files = new FakeFiles(folder)
   const socketFile = join(folder, 'kit.sock')
+  const { authority, source: tls } = await testTls()
+  const caFile = join(folder, 'ca.pem')
+  writeFileSync(caFile, authority.pem)
   const service = createHttpService({
     listen: [
       { address: '127.0.0.1', port: 0 },
+      { address: '127.0.0.1', port: 0, tls },
       { socketFile, isTrusted: true },
     ],
     desk,
@@ -61,9 +66,15 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
   })
   await service.start()
   const port = service.address()?.port ?? 0
+  const tlsPort = service.tlsAddress()?.port ?? 0
   return {
     url: `http://127.0.0.1:${port}`,
     port,
+    /** `caFile` is what its certificate comes from; `authority` signs clients' certificates. */
+    tlsUrl: `https://127.0.0.1:${tlsPort}`,
+    tlsPort,
+    caFile,
+    authority,
     folder,
     socketFile,
     store,
