@@ -1,0 +1,1 @@
+../node/root/usr/lib/kit/identity-tpm.sh
