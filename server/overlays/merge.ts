@@ -24,9 +24,13 @@ export function mergeLayers(layers: readonly OverlayLayer[]): MergedOverlay {
   const problems: ProfileProblem[] = []
   for (const layer of layers) {
     for (const entry of sortedEntries(layer.entries)) {
-      const message = layEntry(merged, entry)
+      const message = layEntry(merged, entry, layer.part.name)
       if (message !== undefined) {
-        problems.push({ layer: layer.layer, file: `${layer.directory}/root.attributes`, message })
+        problems.push({
+          layer: layer.layer,
+          file: `${layer.directory}/${layer.part.name}.attributes`,
+          message,
+        })
       }
     }
   }
@@ -34,12 +38,12 @@ export function mergeLayers(layers: readonly OverlayLayer[]): MergedOverlay {
   return { entries, problems }
 }
 
-function layEntry(merged: Map<string, MergedEntry>, entry: Entry): string | undefined {
+function layEntry(merged: Map<string, MergedEntry>, entry: Entry, folder: string): string | undefined {
   const below = merged.get(entry.path)
   if (entry.kind === 'directory' && below) {
     // A lower layer's word on mode and owner stands until a higher layer has one of its own.
     if (below.entry.kind === 'directory' && entry.from !== 'attributes') return undefined
-    if (below.entry.kind !== 'directory' && entry.from === 'implied') return blockedBy(below.entry)
+    if (below.entry.kind !== 'directory' && entry.from === 'implied') return blockedBy(below.entry, folder)
   }
   // A parent can be anything but a directory only where the layer's own directory has just been refused.
   if (parentsOf(entry.path).some((parent) => merged.get(parent)?.entry.kind !== 'directory')) return undefined
@@ -50,9 +54,9 @@ function layEntry(merged: Map<string, MergedEntry>, entry: Entry): string | unde
 }
 
 /** Something put beneath a link would land wherever the link leads; beneath a deletion it would undo it in passing. */
-function blockedBy({ kind, path, layer }: Entry): string {
+function blockedBy({ kind, path, layer }: Entry, folder: string): string {
   const what = kind === 'delete' ? `deleted by ${layer}` : `a ${kind} of ${layer}`
-  return `Cannot put anything into /${path}: it is ${what}; make it a folder in root/ to replace that`
+  return `Cannot put anything into /${path}: it is ${what}; make it a folder in ${folder}/ to replace that`
 }
 
 /** What lies in a directory goes with it when a file, a link or a deletion takes its place. */

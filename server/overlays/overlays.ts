@@ -13,9 +13,9 @@ import { BundleMaker, DEFAULT_LIMITS, type Made, mergeOverlay, type OverlayLimit
 import { type BundleStore, openBundleStore } from './bundle-store.ts'
 import { createJoinedWork } from './joined-work.ts'
 import type { MergedEntry } from './merge.ts'
-import { SourceChangedError } from './pack.ts'
 import { ProblemBook, textOf } from './problem-book.ts'
 import { type LayerDirectory, type OverlayLayer, readOverlayLayer } from './read-layer.ts'
+import { SourceChangedError } from './source-file.ts'
 
 /** Whoever knows which layers a machine has. */
 export interface LayerSource {
@@ -56,7 +56,7 @@ class OverlayService implements Overlays {
   readonly #book = new ProblemBook()
   readonly #readLayer = createJoinedWork(
     ({ layer, directory }: LayerDirectory) => `${layer}\n${directory}`,
-    readOverlayLayer,
+    (place) => readOverlayLayer(place),
   )
   /** One at a time per machine, so that an older answer never overwrites a newer one in the records. */
   readonly bundleFor = createJoinedWork(

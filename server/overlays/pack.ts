@@ -9,9 +9,9 @@ import { pipeline } from 'node:stream/promises'
 import * as tar from 'tar-stream'
 
 import { temporaryPath } from '#lib/atomic-file.ts'
-import { systemErrorCode } from '#lib/errors.ts'
 
-import { comparePaths, type Entry, type FileEntry, isSameFile } from './entries.ts'
+import { comparePaths, type Entry, type FileEntry } from './entries.ts'
+import { SourceChangedError, withSource } from './source-file.ts'
 
 export interface PackedArchive {
   /** Under a temporary name; the caller renames or removes it. */
@@ -19,14 +19,6 @@ export interface PackedArchive {
   /** sha256, hex. */
   readonly digest: string
   readonly sizeBytes: number
-}
-
-/** A file is no longer what it was when the layer was read: read the layer again. */
-export class SourceChangedError extends Error {
-  constructor(source: string) {
-    super(`${source} changed while it was read`)
-    this.name = 'SourceChangedError'
-  }
 }
 
 /** 2000-01-01: no file's own time says anything after a checkout, and tar warns of files from 1970. */
@@ -52,7 +44,8 @@ export async function packEntries(entries: readonly Entry[], directory: string):
     }
   }
   const handle = await open(file, 'wx', 0o644)
-  const tasks = [addAll(pack, entries), pipeline(counted, handle.createWriteStream({ flush: true }))]
+  const addFile: AddFile = (name, entry) => addSource(pack, headerOf(name, entry, entry.stats.size), entry)
+  const tasks = [addAll(pack, entries, addFile), pipeline(counted, handle.createWriteStream({ flush: true }))]
   try {
     await Promise.all(tasks)
     return { file, digest: hash.digest('hex'), sizeBytes }
@@ -64,11 +57,37 @@ export async function packEntries(entries: readonly Entry[], directory: string):
   }
 }
 
-async function addAll(pack: tar.Pack, entries: readonly Entry[]): Promise<void> {
+/** A file whose content is in memory already. */
+export interface LoadedFile {
+  readonly entry: FileEntry
+  readonly content: Uint8Array
+}
+
+/** The same archive in memory, for what must not be written down. */
+export async function packLoaded(
+  entries: readonly Exclude<Entry, FileEntry>[],
+  files: readonly LoadedFile[],
+): Promise<Buffer> {
+  const contents = new Map<Entry, Uint8Array>(files.map(({ entry, content }) => [entry, content]))
+  const pack = tar.pack()
+  const adding = addAll(pack, [...entries, ...files.map(({ entry }) => entry)], (name, entry) => {
+    const content = contents.get(entry) ?? new Uint8Array()
+    return addContent(pack, headerOf(name, entry, content.length), Buffer.from(content))
+  })
+  const chunks: Buffer[] = []
+  // streamx types its chunks as unknown; a pack gives nothing but bytes.
+  for await (const chunk of pack as AsyncIterable<Buffer>) chunks.push(chunk)
+  await adding
+  return Buffer.concat(chunks)
+}
+
+type AddFile = (name: string, entry: FileEntry) => Promise<void>
+
+async function addAll(pack: tar.Pack, entries: readonly Entry[], addFile: AddFile): Promise<void> {
   const named = entries.map((entry) => ({ entry, name: archiveName(entry) }))
   for (const { entry, name } of named.sort((a, b) => comparePaths(a.name, b.name))) {
-    if (entry.kind === 'file') await addFile(pack, name, entry)
-    else await addEmpty(pack, headerOf(name, entry))
+    if (entry.kind === 'file') await addFile(name, entry)
+    else await addContent(pack, headerOf(name, entry), null)
   }
   pack.finalize()
 }
@@ -78,51 +97,34 @@ function archiveName({ kind, path }: Entry): string {
   return kind === 'delete' ? path.replace(/[^/]+$/, (name) => `.wh.${name}`) : path
 }
 
-function headerOf(name: string, entry: Entry): ArchiveHeader {
+function headerOf(name: string, entry: Entry, sizeBytes = 0): ArchiveHeader {
   const fixed = { name, mtime: MTIME, uname: '', gname: '' }
   if (entry.kind === 'delete') return { ...fixed, type: 'file', size: 0, mode: 0o644, uid: 0, gid: 0 }
   const { kind, uid, gid } = entry
   // tar-stream takes a mode of 0 for none at all and cuts these upper bits off again.
   const mode = constants.S_IFREG | entry.mode
   if (entry.kind === 'symlink') return { ...fixed, type: kind, mode, uid, gid, linkname: entry.target }
-  return { ...fixed, type: kind, mode, uid, gid, size: entry.kind === 'file' ? entry.stats.size : 0 }
+  return { ...fixed, type: kind, mode, uid, gid, size: sizeBytes }
 }
 
-async function addEmpty(pack: tar.Pack, header: ArchiveHeader): Promise<void> {
+async function addContent(pack: tar.Pack, header: ArchiveHeader, content: Buffer | null): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     const sink = pack.entry(header, (error) => (error ? reject(error) : resolve()))
     sink.on('error', reject)
-    sink.end(null)
+    sink.end(content)
   })
 }
 
-async function addFile(pack: tar.Pack, name: string, entry: FileEntry): Promise<void> {
-  const handle = await openSource(entry)
-  try {
-    await checkSame(handle, entry)
-    await new Promise<void>((resolve, reject) => {
-      const sink = pack.entry(headerOf(name, entry), (error) => (error ? reject(error) : resolve()))
-      sink.on('error', reject)
-      copy(handle, sink, entry).then(() => sink.end(null), reject)
-    })
-    await checkSame(handle, entry)
-  } finally {
-    await handle.close()
-  }
-}
-
-async function openSource({ source }: FileEntry): Promise<FileHandle> {
-  try {
-    // Neither a link nor a FIFO that has taken the file's place meanwhile.
-    return await open(source, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
-  } catch (error) {
-    const isGone = ['ENOENT', 'ELOOP', 'ENOTDIR', 'ENXIO'].includes(systemErrorCode(error) ?? '')
-    throw isGone ? new SourceChangedError(source) : error
-  }
-}
-
-async function checkSame(handle: FileHandle, entry: FileEntry): Promise<void> {
-  if (!isSameFile(await handle.stat(), entry.stats)) throw new SourceChangedError(entry.source)
+async function addSource(pack: tar.Pack, header: ArchiveHeader, entry: FileEntry): Promise<void> {
+  await withSource(
+    entry,
+    (handle) =>
+      new Promise<void>((resolve, reject) => {
+        const sink = pack.entry(header, (error) => (error ? reject(error) : resolve()))
+        sink.on('error', reject)
+        copy(handle, sink, entry).then(() => sink.end(null), reject)
+      }),
+  )
 }
 
 /** Exactly as many bytes as the header says. */

@@ -1,4 +1,4 @@
-// Looking at one layer's `root/` and `root.attributes`: what it puts where, without reading the files yet.
+// Looking at one layer's `root/` and `root.attributes`, or `secret/` and its own: what goes where, without reading files yet.
 
 import { createHash } from 'node:crypto'
 import type { Stats } from 'node:fs'
@@ -12,8 +12,9 @@ import type { LayerName } from '#machine/profile.ts'
 
 import { applyAttributes } from './apply-attributes.ts'
 import { type ParsedAttributes, parseAttributes } from './attributes.ts'
-import { comparePaths, type Entry } from './entries.ts'
-import { directoryMode, refusePath } from './reserved-paths.ts'
+import { comparePaths, type Entry, type FileEntry } from './entries.ts'
+import { type LayerPart, type PlacedFile, ROOT_PART } from './layer-part.ts'
+import { refusePath } from './reserved-paths.ts'
 
 export interface LayerDirectory {
   readonly layer: LayerName
@@ -21,6 +22,8 @@ export interface LayerDirectory {
 }
 
 export interface OverlayLayer extends LayerDirectory {
+  /** Which of its folders was looked at. */
+  readonly part: LayerPart
   /** By path. */
   readonly entries: ReadonlyMap<string, Entry>
   readonly problems: readonly ProfileProblem[]
@@ -31,8 +34,8 @@ export interface OverlayLayer extends LayerDirectory {
 }
 
 /** Never throws: whatever is wrong becomes a problem. */
-export async function readOverlayLayer(place: LayerDirectory): Promise<OverlayLayer> {
-  const walk = new Walk(place)
+export async function readOverlayLayer(place: LayerDirectory, part = ROOT_PART): Promise<OverlayLayer> {
+  const walk = new Walk(place, part)
   try {
     // A layer's folder that is gone is not a layer without an overlay.
     await lstat(place.directory)
@@ -44,16 +47,20 @@ export async function readOverlayLayer(place: LayerDirectory): Promise<OverlayLa
   return walk.result()
 }
 
+type Place = Pick<FileEntry, 'path' | 'mode'>
+
 class Walk {
   readonly #place: LayerDirectory
+  readonly #part: LayerPart
   readonly #entries = new Map<string, Entry>()
   readonly #problems: ProfileProblem[] = []
   readonly #signature = createHash('sha256')
   #isSigned = false
   #changedMs = 0
 
-  constructor(place: LayerDirectory) {
+  constructor(place: LayerDirectory, part: LayerPart) {
     this.#place = place
+    this.#part = part
   }
 
   report(file: string, message: string): void {
@@ -63,6 +70,7 @@ class Walk {
   result(): OverlayLayer {
     return {
       ...this.#place,
+      part: this.#part,
       entries: this.#entries,
       problems: this.#problems,
       signature: this.#isSigned ? this.#signature.digest('hex') : '',
@@ -71,21 +79,23 @@ class Walk {
   }
 
   async readRoot(): Promise<void> {
-    const root = join(this.#place.directory, 'root')
+    const { name } = this.#part
+    const root = join(this.#place.directory, name)
     const stats = await lstatIfThere(root)
     if (stats === undefined) return
-    this.#sign('root', stats)
+    this.#sign(name, stats)
     if (stats.isDirectory()) await this.#readDirectory(root, '')
-    else this.report(root, 'Cannot use root: it must be a folder, and no link to one')
+    else this.report(root, `Cannot use ${name}: it must be a folder, and no link to one`)
   }
 
   async readAttributes(): Promise<void> {
-    const file = join(this.#place.directory, 'root.attributes')
+    const name = `${this.#part.name}.attributes`
+    const file = join(this.#place.directory, name)
     const stats = await lstatIfThere(file)
     if (stats === undefined) return
-    this.#sign('root.attributes', stats)
+    this.#sign(name, stats)
     const { lines, problems } = await this.#parse(file)
-    const found = applyAttributes(this.#entries, lines, this.#place.layer)
+    const found = applyAttributes(this.#entries, lines, { layer: this.#place.layer, part: this.#part })
     for (const { line, message } of [...problems, ...found].sort((a, b) => a.line - b.line)) {
       this.report(`${file}:${line}`, message)
     }
@@ -96,7 +106,7 @@ class Walk {
       return parseAttributes(await readFlatFile(file))
     } catch (error) {
       const reason = error instanceof FlatFileError ? `it ${error.message}` : describeError(error)
-      this.report(file, `Cannot read root.attributes: ${reason}`)
+      this.report(file, `Cannot read ${this.#part.name}.attributes: ${reason}`)
       return { lines: [], problems: [] }
     }
   }
@@ -105,6 +115,7 @@ class Walk {
     const names: string[] = []
     for (const bytes of (await readdir(directory, { encoding: 'buffer' })).sort(Buffer.compare)) {
       const name = bytes.toString('utf8')
+      if (this.#part.isLeftAlone(name)) continue
       const refused = refuseName(name, bytes) ?? refusePath(prefix + name)
       if (refused === undefined) names.push(name)
       else this.report(join(directory, name), refused)
@@ -118,16 +129,22 @@ class Walk {
 
   async #readEntry(source: string, path: string, stats: Stats): Promise<void> {
     this.#sign(path, stats)
+    const part = this.#part
     const base = { path, layer: this.#place.layer, uid: 0, gid: 0 }
     if (stats.isDirectory()) {
-      this.#entries.set(path, { ...base, kind: 'directory', mode: directoryMode(path), from: 'root' })
+      this.#entries.set(path, { ...base, kind: 'directory', mode: part.directoryMode(path), from: 'root' })
       await this.#readDirectory(source, `${path}/`)
     } else if (stats.isSymbolicLink()) {
-      this.#entries.set(path, { ...base, kind: 'symlink', mode: 0o777, target: await readlink(source) })
+      const target = await readlink(source)
+      this.#put(source, part.placeLink(path), (placed) => ({ ...base, ...placed, kind: 'symlink', target }))
     } else if (stats.isFile()) {
-      // Of the mode only the owner's x-bit counts, like in git: the rest depends on the umask of whoever checked it out.
-      const mode = stats.mode & 0o100 ? 0o755 : 0o644
-      this.#entries.set(path, { ...base, kind: 'file', mode, source, stats })
+      this.#put(source, part.placeFile(path, stats), (placed) => ({
+        ...base,
+        ...placed,
+        kind: 'file',
+        source,
+        stats,
+      }))
     } else {
       const what = typeOf(stats)
       this.report(
@@ -135,6 +152,13 @@ class Walk {
         `Cannot use /${path}: an overlay has files, directories and links, and this is ${what}`,
       )
     }
+  }
+
+  #put(source: string, placed: PlacedFile, entryOf: (placed: Place) => Entry): void {
+    if (placed.kind === 'refused') this.report(source, placed.message)
+    else if (this.#entries.has(placed.path)) {
+      this.report(source, `Cannot use /${placed.path} twice: the same folder has something else of that name`)
+    } else this.#entries.set(placed.path, entryOf({ path: placed.path, mode: placed.mode }))
   }
 
   #sign(path: string, stats: Stats): void {
