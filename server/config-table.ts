@@ -75,6 +75,18 @@ export const CONFIG_TABLE = {
     shape: integer(60, 31_536_000),
     fallback: '3600',
   }),
+  'dhcp/unknown-lease-seconds': rule({
+    meaning: 'the same for a machine without a folder in the profile tree that has never proved who it is',
+    expected: 'a number of seconds from 60 to 31536000',
+    shape: integer(60, 31_536_000),
+    fallback: '600',
+  }),
+  'dhcp/kept-percent': rule({
+    meaning: 'how much of the pool, its end, only known machines are given',
+    expected: 'a percentage from 0 to 90',
+    shape: integer(0, 90),
+    fallback: '25',
+  }),
   'dhcp/router': rule({ meaning: 'the default gateway that clients are given', ...ADDRESS }),
   'dhcp/dns': rule({
     meaning: 'the name servers that clients are given, in order',
@@ -116,6 +128,24 @@ export const CONFIG_TABLE = {
     expected: 'a path, or empty',
     shape: optional(PATH.shape),
     fallback: '',
+  }),
+  'http/connections-per-address': rule({
+    meaning:
+      'how many connections one address may have to HTTP, and as many to HTTPS: more for many machines behind NAT',
+    expected: 'a number from 8 to 1536',
+    shape: integer(8, 1_536),
+    fallback: '256',
+  }),
+  'fleetlock/enabled': rule({
+    meaning: 'let other tools take the lock of the updates by FleetLock, which asks for no token',
+    ...SWITCH,
+    fallback: 'false',
+  }),
+  'https/port': rule({
+    meaning: 'the TCP port of HTTPS, on the same address as HTTP',
+    ...PORT,
+    expected: 'a port number (0 takes any free one, in the lab only)',
+    fallback: '8443',
   }),
   'mdns/enabled': rule({ meaning: 'announce the server by multicast DNS', ...SWITCH, fallback: 'true' }),
   'mdns/name': rule({

@@ -8,6 +8,7 @@ import type { Profiles } from '#machine/ports.ts'
 import { createJoinedWork } from '#overlays/joined-work.ts'
 import type { Overlays } from '#overlays/overlays.ts'
 
+import type { KnownMachines } from './known-machines.ts'
 import type { Reservations } from './reservations.ts'
 
 export interface FollowerParts {
@@ -17,12 +18,13 @@ export interface FollowerParts {
   /** The machines have their new bundles. */
   readonly onFollowed: () => Promise<void>
   readonly reservations: Pick<Reservations, 'refresh'>
+  readonly known: Pick<KnownMachines, 'refresh'>
   readonly log: Log
 }
 
 /** Starts before the tree and stops after it, so that no change is missed and none comes too late. */
 export function createProfileFollower(parts: FollowerParts): Service {
-  const { tree, overlays, roster, onFollowed, reservations, log } = parts
+  const { tree, overlays, roster, onFollowed, reservations, known, log } = parts
   let unsubscribe = () => {}
   let latest: Promise<void> = Promise.resolve()
   /** However many changes come while one is followed, they share the one run after it. */
@@ -30,6 +32,7 @@ export function createProfileFollower(parts: FollowerParts): Service {
     () => 'all',
     async () => {
       reservations.refresh()
+      known.refresh()
       // Machines that were never seen too: what is wrong with their overlay is told before they boot by it.
       const macs = new Set([...roster.macs(), ...tree.machines()])
       await overlays.refresh([...macs].filter((mac) => tree.profileFor(mac).role !== undefined))

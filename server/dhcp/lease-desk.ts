@@ -6,22 +6,30 @@ import type { Lease, LeaseStore } from '#machine/ports.ts'
 import { decideLease } from './lease-decide.ts'
 import type { LeaseAsk, LeaseDecision } from './lease-types.ts'
 import type { Pool } from './pool.ts'
+import { MinuteBudget } from './recently.ts'
+
+/** A hall of a thousand new machines gets through at once; a flood costs no more than this. */
+const NEWCOMERS_PER_MINUTE = 1200
+
+const TOO_MUCH: LeaseDecision = { kind: 'silent', reason: 'too-many-newcomers' }
 
 export class LeaseDesk {
   readonly #pool: Pool
   readonly #store: LeaseStore
   readonly #clock: Clock
+  readonly #newcomers: MinuteBudget
 
   constructor(pool: Pool, store: LeaseStore, clock: Clock) {
     this.#pool = pool
     this.#store = store
     this.#clock = clock
+    this.#newcomers = new MinuteBudget(clock, NEWCOMERS_PER_MINUTE)
   }
 
   /** Decides and records; a lease is on disk when it resolves. Throws what the store throws, with nothing changed. */
   async settle(ask: LeaseAsk): Promise<LeaseDecision> {
     const nowMs = this.#clock.nowMs()
-    const decision = decideLease(ask, this.#pool, nowMs)
+    const decision = this.#isTooMuch(ask, nowMs) ? TOO_MUCH : decideLease(ask, this.#pool, nowMs)
     switch (decision.kind) {
       case 'offer':
         this.#pool.holdOffer(decision.ip, ask, nowMs)
@@ -44,6 +52,11 @@ export class LeaseDesk {
         decision satisfies never
     }
     return decision
+  }
+
+  #isTooMuch(ask: LeaseAsk, nowMs: number): boolean {
+    const asksForAddress = ask.type === 'discover' || ask.type === 'request'
+    return asksForAddress && this.#pool.isNewcomer(ask, nowMs) && !this.#newcomers.take()
   }
 
   /** In memory first, in the same turn as the decision, so that nobody else is given the address meanwhile. */

@@ -2,14 +2,14 @@
 
 import type { Ipv4 } from '#lib/ipv4.ts'
 
-import { grantedSeconds } from './lease-times.ts'
 import type { LeaseAsk, LeaseDecision } from './lease-types.ts'
 import type { Pool } from './pool.ts'
+import { secondsFor } from './pool-shares.ts'
 
 export function decideDiscover(ask: LeaseAsk, pool: Pool, nowMs: number): LeaseDecision {
   const ip = findAddress(ask, pool, nowMs)
   if (ip === undefined) return { kind: 'silent', reason: 'pool-empty' }
-  return { kind: 'offer', ip, leaseSeconds: grantedSeconds(ask.leaseSeconds, pool.policy.leaseSeconds) }
+  return { kind: 'offer', ip, leaseSeconds: secondsFor(pool.isKnown(ask), ask.leaseSeconds, pool.policy) }
 }
 
 /**

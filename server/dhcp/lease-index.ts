@@ -9,7 +9,9 @@ import type { LeaseClient } from './lease-types.ts'
 export class LeaseIndex {
   readonly #byIp = new Map<Ipv4, Lease>()
   readonly #byClient = new Map<string, Lease>()
+  /** The one recorded last. */
   readonly #byMac = new Map<Mac, Lease>()
+  readonly #allOfMac = new Map<Mac, Set<Lease>>()
   readonly #declined = new Set<Lease>()
 
   get size(): number {
@@ -37,6 +39,11 @@ export class LeaseIndex {
     return ofMac !== undefined && isHeldBy(ofMac, client) ? ofMac : undefined
   }
 
+  /** Under whatever identifier, and not expired; none that was declined. */
+  liveOf(mac: Mac, nowMs: number): readonly Lease[] {
+    return [...(this.#allOfMac.get(mac) ?? [])].filter(({ expiresMs }) => expiresMs > nowMs)
+  }
+
   /** Replaces what is known of the address. */
   put(lease: Lease): void {
     this.remove(lease.ip)
@@ -47,6 +54,7 @@ export class LeaseIndex {
     }
     this.#byClient.set(lease.clientKey, lease)
     this.#byMac.set(lease.mac, lease)
+    this.#allOfMac.set(lease.mac, (this.#allOfMac.get(lease.mac) ?? new Set()).add(lease))
   }
 
   remove(ip: Ipv4): void {
@@ -56,6 +64,9 @@ export class LeaseIndex {
     this.#declined.delete(lease)
     if (this.#byClient.get(lease.clientKey) === lease) this.#byClient.delete(lease.clientKey)
     if (this.#byMac.get(lease.mac) === lease) this.#byMac.delete(lease.mac)
+    const ofMac = this.#allOfMac.get(lease.mac)
+    ofMac?.delete(lease)
+    if (ofMac?.size === 0) this.#allOfMac.delete(lease.mac)
   }
 }
 

@@ -52,6 +52,10 @@ function silenceNotice(
     const message = `no address is left for ${mac}: widen dhcp/pool or shorten dhcp/lease-seconds`
     return { event: { kind: 'dhcp-pool-empty', mac, message }, key: 'pool-empty' }
   }
+  if (reason === 'too-many-newcomers') {
+    const message = 'so many unknown machines ask for addresses that some get no answer'
+    return { event: { kind: 'dhcp-refused', mac, message, data: { reason } }, key: 'newcomers' }
+  }
   if (reason === 'other-subnet' && relayIp !== undefined) {
     const message = `no pool for the network of relay agent ${relayIp}`
     return {

@@ -1,6 +1,7 @@
 // Addresses on offer: kept in memory for a short time, so that two clients are not offered the same one.
 
 import type { Ipv4 } from '#lib/ipv4.ts'
+import type { Mac } from '#lib/mac.ts'
 
 import type { LeaseClient } from './lease-types.ts'
 
@@ -11,7 +12,10 @@ const MAX_OFFERS = 2048
 export interface Offer {
   readonly ip: Ipv4
   readonly clientKey: string
+  readonly mac: Mac
   readonly untilMs: number
+  /** To a known machine: there is one for each MAC, under whatever identifier it asks, and no flood pushes it out. */
+  readonly isFavoured: boolean
 }
 
 /** More than a whole term left means that the clock was set back since: nobody waits for that offer any more. */
@@ -19,11 +23,17 @@ export function isLapsed({ untilMs }: Offer, nowMs: number): boolean {
   return untilMs <= nowMs || untilMs > nowMs + OFFER_MS
 }
 
+export interface HoldOptions {
+  readonly nowMs: number
+  readonly isFavoured: boolean
+}
+
 export class LeaseOffers {
   readonly #maxOffers: number
   /** Both in the order in which the offers were made. */
   readonly #byIp = new Map<Ipv4, Offer>()
   readonly #byClient = new Map<string, Offer>()
+  readonly #favoured = new Map<Mac, Offer>()
 
   constructor(maxOffers: number = MAX_OFFERS) {
     this.#maxOffers = maxOffers
@@ -38,23 +48,36 @@ export class LeaseOffers {
   }
 
   of(client: LeaseClient): Offer | undefined {
-    return this.#byClient.get(client.clientKey)
+    return this.#byClient.get(client.clientKey) ?? this.#favoured.get(client.mac)
   }
 
   /** Returns the addresses that this offer pushed out: the client's earlier one, and the oldest when the table is full. */
-  hold(ip: Ipv4, client: LeaseClient, nowMs: number): readonly Ipv4[] {
-    const freed = this.drop(client).filter((earlier) => earlier !== ip)
+  hold(ip: Ipv4, client: LeaseClient, { nowMs, isFavoured }: HoldOptions): readonly Ipv4[] {
+    const freed = this.drop(client)
+    const former = isFavoured ? this.#favoured.get(client.mac) : undefined
     const rival = this.#byIp.get(ip) // a machine asks for its reserved address under another identifier
-    if (rival !== undefined) this.#forget(rival)
-    const oldest = this.#byIp.values().next().value
-    if (this.#byIp.size >= this.#maxOffers && oldest !== undefined) {
+    for (const other of [former, rival]) {
+      if (other === undefined) continue
+      this.#forget(other)
+      freed.push(other.ip)
+    }
+    const oldest = this.#byIp.size >= this.#maxOffers ? this.#oldest() : undefined
+    if (oldest !== undefined) {
       this.#forget(oldest)
       freed.push(oldest.ip)
     }
-    const offer = { ip, clientKey: client.clientKey, untilMs: nowMs + OFFER_MS }
+    const { clientKey, mac } = client
+    const offer = { ip, clientKey, mac, untilMs: nowMs + OFFER_MS, isFavoured }
     this.#byIp.set(ip, offer)
-    this.#byClient.set(client.clientKey, offer)
-    return freed
+    this.#byClient.set(clientKey, offer)
+    if (isFavoured) this.#favoured.set(mac, offer)
+    return freed.filter((earlier) => earlier !== ip)
+  }
+
+  /** To an unknown machine where there is one. */
+  #oldest(): Offer | undefined {
+    for (const offer of this.#byIp.values()) if (!offer.isFavoured) return offer
+    return this.#byIp.values().next().value
   }
 
   /** Ends the client's offer; returns its address, if there was one. */
@@ -79,5 +102,6 @@ export class LeaseOffers {
   #forget(offer: Offer): void {
     this.#byIp.delete(offer.ip)
     this.#byClient.delete(offer.clientKey)
+    if (this.#favoured.get(offer.mac) === offer) this.#favoured.delete(offer.mac)
   }
 }

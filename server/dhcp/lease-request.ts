@@ -3,9 +3,9 @@
 import type { Ipv4 } from '#lib/ipv4.ts'
 import { subnetHas } from '#lib/ipv4.ts'
 
-import { grantedSeconds } from './lease-times.ts'
 import type { LeaseAsk, LeaseDecision, NakReason } from './lease-types.ts'
 import type { Pool } from './pool.ts'
+import { secondsFor } from './pool-shares.ts'
 
 export type RequestState =
   | { readonly kind: 'selecting'; readonly ip: Ipv4; readonly serverId: Ipv4 }
@@ -70,7 +70,7 @@ function findNakReason(
 }
 
 function acknowledge(ip: Ipv4, ask: LeaseAsk, pool: Pool, nowMs: number): LeaseDecision {
-  const leaseSeconds = grantedSeconds(ask.leaseSeconds, pool.policy.leaseSeconds)
+  const leaseSeconds = secondsFor(pool.isKnown(ask), ask.leaseSeconds, pool.policy)
   const hostname = ask.hostname === undefined ? {} : { hostname: ask.hostname }
   return {
     kind: 'ack',

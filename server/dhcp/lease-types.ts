@@ -44,6 +44,12 @@ export interface LeasePolicy {
   /** In use by hosts that ask for no address, such as router and DNS servers: leased to nobody without a reservation. */
   readonly takenIps: readonly Ipv4[]
   readonly leaseSeconds: number
+  /** For machines that are not known. */
+  readonly unknownLeaseSeconds: number
+  /** How much of the pool is kept for known machines, in percent. */
+  readonly keptPercent: number
+  /** A machine with a folder in the profile tree, or one that has proved who it is. Asked per packet: no search. */
+  readonly isKnown: (mac: Mac) => boolean
   /** The address `machines/<mac>/ip` gives; asked anew each time, for the file may have changed. */
   readonly reservationFor: (mac: Mac) => Ipv4 | undefined
   readonly reservedTo: (ip: Ipv4) => Mac | undefined
@@ -56,6 +62,7 @@ export type SilenceReason =
   | 'not-its-address' // DECLINE or RELEASE of an address the client does not hold
   | 'malformed' // a field that the message must have is missing
   | 'pool-empty'
+  | 'too-many-newcomers' // the rate of leases for unknown machines
 
 export type NakReason =
   | 'wrong-subnet'
@@ -64,6 +71,7 @@ export type NakReason =
   | 'reserved-for-another'
   | 'reservation-changed'
   | 'has-another'
+  | 'kept-for-known'
 
 export type LeaseDecision =
   | { readonly kind: 'offer'; readonly ip: Ipv4; readonly leaseSeconds: number }

@@ -308,7 +308,7 @@ test('ExpiryQueue.pop() gives entries in the order of their time', (t) => {
 })
 
 test('WorkQueue.add() keeps the order of one key, and refuses beyond its limits', async (t) => {
-  const queue = new WorkQueue({ total: 3, perKey: 2 })
+  const queue = new WorkQueue({ total: 3, perKey: 2, keptForFavoured: 0 })
   const done: string[] = []
   const { promise, resolve } = Promise.withResolvers<void>()
   const add = (name: string) =>

@@ -29,7 +29,7 @@ function listen(respond: Responder) {
     },
   })
   const real = socket as unknown as Socket
-  const listener = new Listener(respond, { log, clock })
+  const listener = new Listener(respond, { log, clock, isKnown: () => false })
   listener.listen(real, { port: 67, arrived: 'broadcast' }, { unicast: real, broadcast: real })
   const receive = (bytes: Uint8Array) =>
     socket.emit('message', Buffer.from(bytes), { address: '0.0.0.0', port: 68 })

@@ -7,6 +7,7 @@ import type { Clock } from '#lib/clock.ts'
 import { describeError } from '#lib/errors.ts'
 import { BROADCAST_IPV4, type Ipv4 } from '#lib/ipv4.ts'
 import type { Log } from '#lib/log.ts'
+import type { Mac } from '#lib/mac.ts'
 import { maxReplyBytes } from '#wire/dhcp4.ts'
 import { encodeDhcp } from '#wire/dhcp4-encode.ts'
 
@@ -16,7 +17,7 @@ import type { Answer, Responder } from './responder.ts'
 import { WorkQueue } from './work-queue.ts'
 
 /** A storm beyond this is dropped: clients repeat themselves, and an answer that comes too late helps nobody. */
-const MAX_IN_FLIGHT = { total: 1024, perKey: 16 }
+const MAX_IN_FLIGHT = { total: 1024, perKey: 16, keptForFavoured: 256 }
 /** Unicasts to addresses that do not answer ARP hold the socket's buffer for seconds: no more wait behind them than this. */
 const MAX_UNSENT = 64
 
@@ -43,16 +44,25 @@ export interface ListenerCounts {
   readonly failed: number
 }
 
+export interface ListenerOptions {
+  readonly log: Log
+  readonly clock: Clock
+  /** Those that there is head-room for. */
+  readonly isKnown: (mac: Mac) => boolean
+}
+
 export class Listener {
   readonly #respond: Responder
   readonly #log: Log
+  readonly #isKnown: (mac: Mac) => boolean
   readonly #warnings: MinuteBudget
   readonly #queue = new WorkQueue(MAX_IN_FLIGHT)
   readonly #counts = { received: 0, answered: 0, broken: 0, unsent: 0, failed: 0 }
 
-  constructor(respond: Responder, { log, clock }: { readonly log: Log; readonly clock: Clock }) {
+  constructor(respond: Responder, { log, clock, isKnown }: ListenerOptions) {
     this.#respond = respond
     this.#log = log
+    this.#isKnown = isKnown
     this.#warnings = new MinuteBudget(clock, WARNINGS_PER_MINUTE)
   }
 
@@ -74,7 +84,8 @@ export class Listener {
     this.#counts.received++
     try {
       const arrival = findArrival(bytes, ear, { ip: from.address as Ipv4, port: from.port }) // dgram's own spelling
-      if (arrival !== undefined) this.#queue.add(arrival.mac, () => this.#answer(arrival, speakers))
+      if (arrival === undefined) return
+      this.#queue.add(arrival.mac, () => this.#answer(arrival, speakers), this.#isKnown(arrival.mac))
     } catch (error) {
       this.#count(error, from.address)
     }

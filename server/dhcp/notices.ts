@@ -13,6 +13,8 @@ const WINDOW_MS = 5 * 60_000
 const MAX_KEYS = 8192
 /** A thousand machines that are switched on together stay below it; made-up MACs do not fill the disk. */
 const EVENTS_PER_MINUTE = 6000
+/** Of machines that are not known: the history is bounded, and what is in it must not be pushed out within minutes. */
+const STRANGERS_EVENTS_PER_MINUTE = 1200
 /** Refusals are rare where all is well. */
 const REFUSALS_PER_MINUTE = 60
 const NEWCOMERS_PER_MINUTE = 3000
@@ -22,6 +24,7 @@ const WARNINGS_PER_MINUTE = 60
 export interface NoticesOptions {
   readonly events: Pick<EventLog, 'append'>
   readonly sightings: Sightings
+  readonly isKnown: (mac: Mac) => boolean
   readonly clock: Clock
   readonly log: Log
 }
@@ -31,6 +34,7 @@ export class Notices {
   readonly #told: Recently
   readonly #met: Recently
   readonly #events: MinuteBudget
+  readonly #strangersEvents: MinuteBudget
   readonly #refusals: MinuteBudget
   readonly #newcomers: MinuteBudget
   readonly #warnings: MinuteBudget
@@ -41,6 +45,7 @@ export class Notices {
     this.#told = new Recently(clock, { windowMs: WINDOW_MS, maxKeys: MAX_KEYS })
     this.#met = new Recently(clock, { windowMs: Number.POSITIVE_INFINITY, maxKeys: MAX_KEYS })
     this.#events = new MinuteBudget(clock, EVENTS_PER_MINUTE)
+    this.#strangersEvents = new MinuteBudget(clock, STRANGERS_EVENTS_PER_MINUTE)
     this.#refusals = new MinuteBudget(clock, REFUSALS_PER_MINUTE)
     this.#newcomers = new MinuteBudget(clock, NEWCOMERS_PER_MINUTE)
     this.#warnings = new MinuteBudget(clock, WARNINGS_PER_MINUTE)
@@ -48,14 +53,18 @@ export class Notices {
 
   /** Appends the event unless the same `value` was told of `key` lately. Never rejects: history is worth less than an answer. */
   async tell(event: NewEvent, key: string, value?: string): Promise<void> {
-    const budget = event.kind === 'dhcp-refused' ? this.#refusals : this.#events
-    if (!this.#told.isNews(key, value) || !budget.take()) return
+    if (!this.#told.isNews(key, value) || !this.#budgetFor(event).take()) return
     const { events, log } = this.#options
     try {
       await events.append(event)
     } catch (error) {
       if (this.#warnings.take()) log.warn({ err: error, event: event.kind }, 'Cannot write the history')
     }
+  }
+
+  #budgetFor({ kind, mac }: NewEvent): MinuteBudget {
+    if (kind === 'dhcp-refused') return this.#refusals
+    return mac === undefined || this.#options.isKnown(mac) ? this.#events : this.#strangersEvents
   }
 
   /** The next thing said of `key` is news again. */

@@ -1,42 +1,45 @@
 // Which addresses can be given to whom: the pool, reservations, leases and offers seen together.
 
-import type { Ipv4 } from '#lib/ipv4.ts'
-import { ipv4FromNumber, ipv4ToNumber, subnetBroadcast, subnetHas } from '#lib/ipv4.ts'
+import { type Ipv4, ipv4ToNumber, subnetBroadcast, subnetHas } from '#lib/ipv4.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { Lease } from '#machine/ports.ts'
 
-import { ExpiryQueue } from './expiry-queue.ts'
 import { isHeldBy, LeaseIndex } from './lease-index.ts'
 import { isLapsed, LeaseOffers, type Offer } from './lease-offers.ts'
 import type { LeaseClient, LeasePolicy } from './lease-types.ts'
+import { PoolPart } from './pool-part.ts'
+import { shareOut } from './pool-shares.ts'
 
 /** A client that found this many addresses in use is likelier to be broken than right. */
 const DOUBTED_DECLINES = 3
 
 /** Why an address cannot be given to a client. */
-export type Obstacle = 'wrong-subnet' | 'address-taken' | 'outside-pool' | 'reserved-for-another'
+export type Obstacle =
+  | 'wrong-subnet'
+  | 'address-taken'
+  | 'outside-pool'
+  | 'reserved-for-another'
+  | 'kept-for-known'
 
 export class Pool {
   readonly policy: LeasePolicy
   readonly #leases = new LeaseIndex()
   readonly #offers: LeaseOffers
-  readonly #expiries = new ExpiryQueue()
   readonly #neverLeased: ReadonlySet<Ipv4>
   readonly #taken: ReadonlySet<Ipv4>
-  /** Everything from here to the end of the range has never been looked at. */
-  #next: number
-  readonly #last: number
-  /** Addresses whose offer lapsed, oldest first: offered again after those never looked at. */
-  readonly #returned = new Set<Ipv4>()
+  readonly #open: PoolPart
+  /** For known machines. */
+  readonly #kept: PoolPart
 
   constructor(policy: LeasePolicy, leases: readonly Lease[], maxOffers?: number) {
-    const { subnet, pool, serverIp, takenIps } = policy
+    const { subnet, pool, serverIp, takenIps, keptPercent } = policy
     this.policy = policy
     this.#offers = new LeaseOffers(maxOffers)
     this.#neverLeased = new Set([subnet.network, subnetBroadcast(subnet), serverIp])
     this.#taken = new Set(takenIps)
-    this.#next = pool === undefined ? 0 : ipv4ToNumber(pool.first)
-    this.#last = pool === undefined ? -1 : ipv4ToNumber(pool.last)
+    const shares = shareOut(pool, keptPercent)
+    this.#open = new PoolPart(shares.open, this.#leases)
+    this.#kept = new PoolPart(shares.kept, this.#leases)
     // A client that moved has an old record too: the one that lasts longest is the one it uses.
     for (const lease of leases.toSorted((a, b) => a.expiresMs - b.expiresMs)) this.record(lease)
   }
@@ -53,6 +56,20 @@ export class Pool {
     return this.#offers.of(client)?.ip
   }
 
+  isKnown({ mac }: LeaseClient): boolean {
+    return this.policy.isKnown(mac)
+  }
+
+  /** True for a client that would cost another address: not for a known machine, nor one that renews or was made an offer. */
+  isNewcomer(client: LeaseClient, nowMs: number): boolean {
+    const isFirst = () => this.#leases.liveOf(client.mac, nowMs).length === 0
+    if (this.isKnown(client) && isFirst()) return false
+    const offer = this.#offers.of(client)
+    if (offer !== undefined && !isLapsed(offer, nowMs)) return false
+    const lease = this.#leases.of(client)
+    return lease === undefined || lease.expiresMs <= nowMs
+  }
+
   isInPool(ip: Ipv4): boolean {
     const { pool } = this.policy
     if (pool === undefined) return false
@@ -62,33 +79,43 @@ export class Pool {
 
   /** What speaks against this client having this address; undefined: nothing. */
   obstacleTo(ip: Ipv4, client: LeaseClient, nowMs: number): Obstacle | undefined {
-    const forbidden = this.#ruleAgainst(ip, client)
+    const forbidden = this.#ruleAgainst(ip, client, nowMs)
     if (forbidden !== undefined) return forbidden
     const lease = this.#leases.at(ip)
     const offer = this.#offerAt(ip, nowMs)
-    const isOffered = offer?.clientKey === client.clientKey
-    if (lease?.kind === 'declined' && isOffered) return undefined // findFree() offers it as the last resort
-    const owner = this.policy.reservedTo(ip)
-    // A reservation belongs to the machine, under whatever identifier one of its systems took the address.
-    const isOwn = lease?.kind === 'leased' && (isHeldBy(lease, client) || owner === lease.mac)
-    if (lease !== undefined && lease.expiresMs > nowMs && !isOwn) return 'address-taken'
-    return offer !== undefined && !isOffered && owner === undefined ? 'address-taken' : undefined
+    const isOffered = isOfferTo(offer, client)
+    // find() offers what others have or declined as the last resort
+    if (isOffered && (lease?.kind === 'declined' || offer?.isFavoured)) return undefined
+    if (lease !== undefined && lease.expiresMs > nowMs && !this.#isOwn(lease, client)) return 'address-taken'
+    const isReserved = this.policy.reservedTo(ip) !== undefined
+    return offer !== undefined && !isOffered && !isReserved ? 'address-taken' : undefined
   }
 
   /**
    * An address for a client that has none: never used before, else the one whose lease ended longest ago, else one
-   * whose DECLINE is in doubt (docs/decisions/declined-addresses.md).
+   * whose DECLINE is in doubt (docs/decisions/declined-addresses.md). A known machine has the kept part besides, and
+   * in the end what its MAC has under another identifier, or the address of the unknown client that was silent longest.
    */
   findFree(client: LeaseClient, nowMs: number): Ipv4 | undefined {
     this.#takeBack(this.#offers.expire(nowMs))
+    const isKnown = this.isKnown(client)
+    const isFree = (ip: Ipv4) => this.obstacleTo(ip, client, nowMs) === undefined
+    // The record of a known machine is the last to go: it gets its old address when it comes back.
+    const isStrangers = ({ ip, mac }: Lease) => !this.policy.isKnown(mac) && isFree(ip)
+    const isAnybodys = ({ ip }: Lease) => isFree(ip)
     return (
-      this.#findUnused(client, nowMs) ?? this.#findExpired(client, nowMs) ?? this.#findDeclined(client, nowMs)
+      this.#open.findUnused(isFree) ??
+      this.#open.findEnding(nowMs, isStrangers) ??
+      (isKnown ? this.#findKept(client, nowMs, isFree) : undefined) ??
+      this.#open.findEnding(nowMs, isAnybodys) ??
+      this.#findDeclined(client, nowMs) ??
+      (isKnown ? this.#findToTake(client, nowMs) : undefined)
     )
   }
 
   holdOffer(ip: Ipv4, client: LeaseClient, nowMs: number): void {
-    this.#returned.delete(ip)
-    this.#takeBack(this.#offers.hold(ip, client, nowMs))
+    this.#partOf(ip)?.isOnOffer(ip)
+    this.#takeBack(this.#offers.hold(ip, client, { nowMs, isFavoured: this.isKnown(client) }))
   }
 
   dropOffer(client: LeaseClient): void {
@@ -99,10 +126,7 @@ export class Pool {
   record(lease: Lease): Lease | undefined {
     const before = this.#leases.at(lease.ip)
     this.#leases.put(lease)
-    this.#returned.delete(lease.ip)
-    this.#expiries.push(lease)
-    // A renewal leaves its old entry in the queue until it comes up; do not let them pile up.
-    if (this.#expiries.size > 2 * this.#leases.size + 64) this.#rebuildExpiries()
+    this.#partOf(lease.ip)?.note(lease)
     return before
   }
 
@@ -117,13 +141,30 @@ export class Pool {
   }
 
   /** What the configuration says against it, whoever uses the address now. */
-  #ruleAgainst(ip: Ipv4, client: LeaseClient): Obstacle | undefined {
+  #ruleAgainst(ip: Ipv4, client: LeaseClient, nowMs: number): Obstacle | undefined {
     if (!subnetHas(this.policy.subnet, ip)) return 'wrong-subnet'
     if (this.#neverLeased.has(ip)) return 'address-taken'
     const owner = this.policy.reservedTo(ip)
     if (owner !== undefined) return owner === client.mac ? undefined : 'reserved-for-another'
     if (this.#taken.has(ip)) return 'address-taken'
-    return this.isInPool(ip) ? undefined : 'outside-pool'
+    if (!this.isInPool(ip)) return 'outside-pool'
+    if (!this.#kept.has(ip)) return undefined
+    if (!this.isKnown(client)) return 'kept-for-known'
+    // One for each MAC: whoever makes identifiers up for the MAC of a known machine takes nothing from the others.
+    return this.#keptLeases(client, nowMs).every((lease) => lease.ip === ip) ? undefined : 'address-taken'
+  }
+
+  #keptLeases({ mac }: LeaseClient, nowMs: number): readonly Lease[] {
+    return this.#leases.liveOf(mac, nowMs).filter(({ ip }) => this.#kept.has(ip))
+  }
+
+  /** A reservation, and the kept part, belong to the machine, under whatever identifier one of its systems asks. */
+  #isOwn(lease: Lease, client: LeaseClient): boolean {
+    if (lease.kind === 'declined') return false
+    const isOfItsMac = lease.mac === client.mac
+    if (isOfItsMac && (this.policy.reservedTo(lease.ip) === client.mac || this.#kept.has(lease.ip)))
+      return true
+    return isHeldBy(lease, client)
   }
 
   #offerAt(ip: Ipv4, nowMs: number): Offer | undefined {
@@ -131,41 +172,9 @@ export class Pool {
     return offer === undefined || isLapsed(offer, nowMs) ? undefined : offer
   }
 
-  #findUnused(client: LeaseClient, nowMs: number): Ipv4 | undefined {
-    for (; this.#next <= this.#last; this.#next++) {
-      const ip = ipv4FromNumber(this.#next)
-      const isUnused = this.#leases.at(ip) === undefined
-      if (isUnused && this.obstacleTo(ip, client, nowMs) === undefined) {
-        this.#next++
-        this.#returned.add(ip) // until it is offered, so that asking alone uses nothing up
-        return ip
-      }
-      // Passed over because of a file or an offer, which may go away: look again later.
-      if (isUnused && !this.#neverLeased.has(ip)) this.#returned.add(ip)
-    }
-    for (const ip of this.#returned) {
-      if (this.obstacleTo(ip, client, nowMs) === undefined) return ip
-    }
-    return undefined
-  }
-
-  #findExpired(client: LeaseClient, nowMs: number): Ipv4 | undefined {
-    const passedOver: Lease[] = []
-    let found: Ipv4 | undefined
-    while (found === undefined) {
-      const entry = this.#expiries.peek()
-      if (entry === undefined || entry.expiresMs > nowMs) break
-      const lease = this.#leases.at(entry.ip)
-      const isStale = lease === undefined || lease.expiresMs !== entry.expiresMs
-      if (!isStale && this.obstacleTo(lease.ip, client, nowMs) === undefined) {
-        found = lease.ip
-        break
-      }
-      this.#expiries.pop()
-      if (!isStale) passedOver.push(lease) // on offer to another, or reserved: not now
-    }
-    for (const lease of passedOver) this.#expiries.push(lease)
-    return found
+  #findKept(client: LeaseClient, nowMs: number, isFree: (ip: Ipv4) => boolean): Ipv4 | undefined {
+    const own = this.#keptLeases(client, nowMs).find(({ ip }) => isFree(ip))
+    return own?.ip ?? this.#kept.findUnused(isFree) ?? this.#kept.findEnding(nowMs, ({ ip }) => isFree(ip))
   }
 
   /** Of a client that declines one address after the other, and never for that client: it would do so again. */
@@ -173,24 +182,45 @@ export class Pool {
     const declined = [...this.#leases.declined()]
     const times = new Map<Mac, number>()
     for (const { mac } of declined) times.set(mac, (times.get(mac) ?? 0) + 1)
+    const isKnown = this.isKnown(client)
     for (const { ip, mac } of declined) {
-      const isBelieved = (times.get(mac) ?? 0) < DOUBTED_DECLINES
-      if (isBelieved || mac === client.mac || this.#ruleAgainst(ip, client) !== undefined) continue
+      // A flood declines each address under another MAC: a known machine takes the chance.
+      const isBelieved = (times.get(mac) ?? 0) < DOUBTED_DECLINES && (!isKnown || this.policy.isKnown(mac))
+      if (isBelieved || mac === client.mac || this.#ruleAgainst(ip, client, nowMs) !== undefined) continue
       const offer = this.#offerAt(ip, nowMs)
-      if (offer === undefined || offer.clientKey === client.clientKey) return ip
+      if (offer === undefined || isOfferTo(offer, client)) return ip
     }
     return undefined
   }
 
-  /** Addresses with a record are found again by its expiry; the others are kept at hand. */
-  #takeBack(ips: readonly Ipv4[]): void {
-    for (const ip of ips) {
-      if (this.#leases.at(ip) === undefined && this.isInPool(ip)) this.#returned.add(ip)
+  /** For a known machine, from whoever is likeliest not to be there: its lease is the one that ends first. */
+  #findToTake(client: LeaseClient, nowMs: number): Ipv4 | undefined {
+    const isPossible = ({ ip, kind }: Lease) => {
+      if (kind === 'declined' || this.#ruleAgainst(ip, client, nowMs) !== undefined) return false
+      const offer = this.#offerAt(ip, nowMs)
+      return offer === undefined || !offer.isFavoured || isOfferTo(offer, client)
     }
+    const own = this.#leases.liveOf(client.mac, nowMs)
+    if (own.length > 0) return own.find(isPossible)?.ip
+    const isSpare = (lease: Lease) =>
+      !this.policy.isKnown(lease.mac) || this.#leases.liveOf(lease.mac, nowMs).length > 1
+    const isFound = (lease: Lease) => isPossible(lease) && isSpare(lease)
+    for (const part of [this.#open, this.#kept]) {
+      const ip = part.findEnding(Number.POSITIVE_INFINITY, isFound)
+      if (ip !== undefined) return ip
+    }
+    return undefined
   }
 
-  #rebuildExpiries(): void {
-    this.#expiries.clear()
-    for (const lease of this.#leases.all()) this.#expiries.push(lease)
+  #partOf(ip: Ipv4): PoolPart | undefined {
+    return [this.#open, this.#kept].find((part) => part.has(ip))
   }
+
+  #takeBack(ips: readonly Ipv4[]): void {
+    for (const ip of ips) this.#partOf(ip)?.takeBack(ip)
+  }
+}
+
+function isOfferTo(offer: Offer | undefined, { clientKey, mac }: LeaseClient): boolean {
+  return offer !== undefined && (offer.clientKey === clientKey || (offer.isFavoured && offer.mac === mac))
 }

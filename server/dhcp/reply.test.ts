@@ -205,6 +205,7 @@ test('BootDesk.decide() ends a boot that goes in circles, with one event, until 
   const notices = new Notices({
     events: { append },
     sightings: { seen: async () => {} },
+    isKnown: () => true,
     clock,
     log: silentLog,
   })
@@ -232,7 +233,13 @@ test('Notices.tell() never rejects when the history cannot be written', async (t
     throw new Error('disk full')
   }
   const sightings = { seen: append }
-  const notices = new Notices({ events: { append }, sightings, clock: systemClock, log: silentLog })
+  const notices = new Notices({
+    events: { append },
+    sightings,
+    isKnown: () => true,
+    clock: systemClock,
+    log: silentLog,
+  })
   await t.notThrowsAsync(notices.tell({ kind: 'dhcp-leased', message: 'x' }, 'x'))
   await t.notThrowsAsync(notices.saw(mac, {}))
 })

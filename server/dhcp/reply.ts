@@ -22,6 +22,7 @@ const NAK_MESSAGES: Readonly<Record<NakReason, string>> = {
   'reserved-for-another': 'address is reserved for another machine',
   'reservation-changed': 'another address is reserved for this machine',
   'has-another': 'this client has another address',
+  'kept-for-known': 'address is kept for known machines',
 }
 
 /** The columns of RFC 2131 table 3. Undefined for a decision that is not answered. */

@@ -24,9 +24,7 @@ import { createProxyResponder } from './proxy-responder.ts'
 import type { NetworkParameters } from './reply-options.ts'
 import type { Responder } from './responder.ts'
 
-export interface DhcpServiceOptions
-  extends NetworkParameters,
-    Pick<LeasePolicy, 'subnet' | 'pool' | 'leaseSeconds' | 'reservationFor' | 'reservedTo'> {
+export interface DhcpServiceOptions extends NetworkParameters, Omit<LeasePolicy, 'serverIp' | 'takenIps'> {
   readonly mode: 'proxy' | 'server'
   readonly networkInterface: string
   /** Our address on that interface. */

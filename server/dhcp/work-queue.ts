@@ -6,6 +6,8 @@ export interface WorkLimits {
   readonly total: number
   /** So that one key cannot take the whole queue. */
   readonly perKey: number
+  /** Of `total`, only for jobs that are favoured. */
+  readonly keptForFavoured: number
 }
 
 export class WorkQueue {
@@ -28,9 +30,10 @@ export class WorkQueue {
   }
 
   /** Runs `job` after the earlier ones of `key`; it must not throw. False: too much waits, and the job is forgotten. */
-  add(key: string, job: () => Promise<void>): boolean {
+  add(key: string, job: () => Promise<void>, isFavoured = false): boolean {
+    const { total, perKey, keptForFavoured } = this.#limits
     const jobs = (this.#jobs.get(key) ?? 0) + 1
-    if (this.#inFlight >= this.#limits.total || jobs > this.#limits.perKey) {
+    if (this.#inFlight >= (isFavoured ? total : total - keptForFavoured) || jobs > perKey) {
       this.#dropped++
       return false
     }

@@ -36,6 +36,9 @@ export function makeLeaseNetwork(
     ...(options.hasPool !== false && { pool: { first: ip(10), last: ip(12) } }),
     takenIps: [ROUTER],
     leaseSeconds: LEASE_SECONDS,
+    unknownLeaseSeconds: LEASE_SECONDS,
+    keptPercent: 0,
+    isKnown: () => false,
     reservationFor: (owner) => reservations.get(owner),
     reservedTo: (address) => [...reservations].find(([, reserved]) => reserved === address)?.[0],
     ...overrides,
@@ -59,6 +62,8 @@ export function makeLeaseNetwork(
       if (ack.kind !== 'ack') throw new Error(`no ACK: ${JSON.stringify(ack)}`)
       return ack.lease.ip
     },
+    /** When it is, on the clock that `pass` turns. */
+    nowMs: () => nowMs,
     pass(ms: number) {
       nowMs += ms
     },
