@@ -5,6 +5,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
+import { type Certificates, openCertificates } from '#certs/certificates.ts'
 import { createDhcpService, type DhcpService } from '#dhcp/service.ts'
 import { type BootScripts, loadBootScripts } from '#http/boot-scripts.ts'
 import { createHttpService } from '#http/http-service.ts'
@@ -16,10 +17,10 @@ import { describeError } from '#lib/errors.ts'
 import { ANY_IPV4, type Ipv4 } from '#lib/ipv4.ts'
 import type { Log } from '#lib/log.ts'
 import { type Service, startAll, stopAll } from '#lib/service.ts'
-import { hostnameOf } from '#machine/boot-plan.ts'
+import { hostnameOf, type ServerWords } from '#machine/boot-plan.ts'
 import { LOADERS } from '#machine/loaders.ts'
 import type { ImageStore, Images } from '#machine/ports.ts'
-import { createMdnsService } from '#mdns/advertise.ts'
+import { createMdnsService, mdnsHost } from '#mdns/advertise.ts'
 import { createOverlays, type Overlays } from '#overlays/overlays.ts'
 import { createProfileTree, type ProfileTree } from '#profiles/tree.ts'
 import { findNeighbour } from '#sockets/neighbours.ts'
@@ -31,9 +32,11 @@ import { createTftpService } from '#tftp/service.ts'
 
 import type { Config } from './config.ts'
 import { createDomain, type Domain } from './domain.ts'
+import { KnownMachines } from './known-machines.ts'
 import { createProfileFollower } from './profile-follower.ts'
 import { Reservations } from './reservations.ts'
 import { findServedNetwork } from './served-network.ts'
+import { serverNames } from './server-names.ts'
 
 const SCRIPT_TEMPLATES = fileURLToPath(new URL('../boot/ipxe', import.meta.url))
 
@@ -66,8 +69,12 @@ interface Adapters {
 interface Parts extends AppOptions, Adapters, Domain {
   readonly network: NetworkInterface
   readonly baseUrl: string
+  /** Tells this server from others of the same name; it stays the same over restarts. */
+  readonly id: string
+  readonly certificates: Certificates
   readonly store: Store
   readonly reservations: Reservations
+  readonly known: KnownMachines
   readonly scripts: BootScripts
 }
 
@@ -75,17 +82,42 @@ interface Parts extends AppOptions, Adapters, Domain {
 export async function createApp(options: AppOptions): Promise<App> {
   const { config, clock, log } = options
   const network = await findServedNetwork(config)
-  const baseUrl = `http://${reachableIp(config, network.ip)}:${config.values['http/port']}`
-  const scripts = await loadBootScripts(SCRIPT_TEMPLATES, { baseUrl })
+  const ip = reachableIp(config, network.ip)
+  const baseUrl = `http://${ip}:${config.values['http/port']}`
+  const tlsUrl = `https://${ip}:${config.values['https/port']}`
+  const id = await serverId(join(config.values['state/directory'], 'server-id'))
   const store = await openStore({ file: join(config.values['state/directory'], 'kateskit.db'), clock, log })
   try {
     const adapters = createAdapters(options, store)
+    const certificates = await openCertificates({
+      directory: config.values['keys/directory'],
+      names: () => serverNames(config.values['http/address'] ?? network.ip, mdnsHost(id)),
+      ...{ events: store.events, clock, log },
+    })
+    const server: ServerWords = { baseUrl, tlsUrl, caFingerprint: certificates.authority.fingerprint }
+    const scripts = await loadBootScripts(SCRIPT_TEMPLATES, server)
     const domain = createDomain({
-      ...{ ...adapters, store, clock, log, baseUrl },
+      ...{ ...adapters, store, clock, log, server },
       keepImages: config.values['images/keep'],
     })
     const reservations = new Reservations(adapters.tree)
-    const parts = { ...options, ...adapters, ...domain, network, baseUrl, scripts, store, reservations }
+    const known = new KnownMachines({
+      ...{ profiles: adapters.tree, roster: domain.roster, clock },
+      hasIdentity: () => false,
+    })
+    const parts = {
+      ...options,
+      ...adapters,
+      ...domain,
+      network,
+      baseUrl,
+      id,
+      certificates,
+      scripts,
+      store,
+      reservations,
+      known,
+    }
     return composeApp(parts, createServices(parts))
   } catch (error) {
     await store.close()
@@ -166,6 +198,7 @@ function createServices(parts: Parts): readonly Service[] {
     createProfileFollower({ ...parts, onFollowed: profilesChanged }),
     tree,
     images,
+    parts.certificates,
     releaseFollower,
     rollouts,
     createHttp(parts, dhcp),
@@ -180,8 +213,10 @@ function createHttp(parts: Parts, dhcp: DhcpService | undefined): Service {
   const { releases, powerwashes } = parts
   const { values } = config
   const extra = values['http/extra-socket']
+  const address = values['http/address'] ?? network.ip
   const listen: ListenOn[] = [
-    { address: values['http/address'] ?? network.ip, port: values['http/port'] },
+    { address, port: values['http/port'] },
+    { address, port: values['https/port'], tls: parts.certificates },
     { socketFile: values['http/control-socket'], isTrusted: true },
     ...(extra === undefined ? [] : [{ socketFile: extra, isTrusted: false }]),
   ]
@@ -238,7 +273,7 @@ function createTftp({ config, network, images, scripts, store, clock, log }: Par
 }
 
 function createDhcp(parts: Parts): DhcpService | undefined {
-  const { config, network, store, roster, tree, reservations, baseUrl, clock, log } = parts
+  const { config, network, store, roster, tree, reservations, known, baseUrl, clock, log } = parts
   const { values } = config
   const mode = values['dhcp/mode']
   if (mode === 'off') return undefined
@@ -253,6 +288,9 @@ function createDhcp(parts: Parts): DhcpService | undefined {
     ...(domain && { domain }),
     dns: values['dhcp/dns'],
     leaseSeconds: values['dhcp/lease-seconds'],
+    unknownLeaseSeconds: values['dhcp/unknown-lease-seconds'],
+    keptPercent: values['dhcp/kept-percent'],
+    isKnown: (mac) => known.has(mac),
     reservationFor: (mac) => reservations.reservationFor(mac),
     reservedTo: (ip) => reservations.reservedTo(ip),
     hostnameFor: (mac) => {
@@ -269,21 +307,10 @@ function createDhcp(parts: Parts): DhcpService | undefined {
   })
 }
 
-/** The id tells this server from others of the same name; it stays the same over restarts. */
-function createMdns({ config, network, version, log }: Parts): Service {
-  const { values } = config
-  let service: Service | undefined
-  return {
-    name: 'mdns',
-    async start() {
-      const id = await serverId(join(values['state/directory'], 'server-id'))
-      const { 'mdns/name': name, 'http/port': port } = values
-      const announcement = createMdnsService({ name, ip: network.ip, port, version, id, log })
-      service = announcement
-      await announcement.start()
-    },
-    stop: async () => service?.stop(),
-  }
+function createMdns({ config, network, certificates, version, id, log }: Parts): Service {
+  const { 'mdns/name': name, 'http/port': port, 'https/port': tlsPort } = config.values
+  const { fingerprint } = certificates.authority
+  return createMdnsService({ name, ip: network.ip, port, tlsPort, fingerprint, version, id, log })
 }
 
 async function serverId(file: string): Promise<string> {
