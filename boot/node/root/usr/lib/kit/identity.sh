@@ -4,7 +4,8 @@
 # shellcheck shell=dash
 
 # In memory: ca.pem, key.pem, certificate.pem; mac (with dashes: what the server knows this machine by) and tier, a line each.
-# For a key in a TPM, also openssl.cnf, and key.public and key.private as the TPM has them: key.pem is wrapped by it.
+# For a key in a TPM, also openssl.cnf; key.public and key.private, as the TPM has them, which key.pem is made of; ek.public, and
+# ek.certificate where there is one.
 : "${KIT_RUN:=/run/kit}" "${KIT_PERSIST:=$KIT_RUN/persist}" "${KIT_IDENTITY:=$KIT_RUN/identity}"
 
 # shellcheck source=identity-tpm.sh
@@ -12,7 +13,8 @@
 # shellcheck source=identity-exchange.sh
 . "$KIT_LIB/identity-exchange.sh"
 
-IDENTITY_FILES='ca.pem key.pem key.public key.private certificate.pem mac tier'
+KEY_FILES='key.pem key.public key.private ek.public ek.certificate'
+IDENTITY_FILES="ca.pem certificate.pem mac tier $KEY_FILES"
 CA_SECONDS=20
 CA_LIMIT_BYTES=16384
 
@@ -84,7 +86,7 @@ make_key() {
 
 # key_works: it can sign. A key that is wrapped by another TPM cannot.
 key_works() {
-  printf 'kateskit' | with_tpm_for_key openssl dgst -sha256 -sign "$KIT_IDENTITY/key.pem" -out /dev/null -
+  printf 'kateskit' | with_key openssl dgst -sha256 -sign "$KIT_IDENTITY/key.pem" -out /dev/null -
 }
 
 # load_identity [DIRECTORY]: from kit-persist, or the copy of its folder `machine` in DIRECTORY. Status 1 without a key that works
@@ -94,7 +96,7 @@ load_identity() {
   kept="$(kept_identity "${1:-$KIT_PERSIST/machine}")" || complain 'Cannot load an identity: none is kept' || return 1
   forget_key
   make_identity_folder || return 1
-  for name in key.pem key.public key.private; do
+  for name in $KEY_FILES; do
     [ ! -e "$kept/$name" ] || copy_private "$kept/$name" "$KIT_IDENTITY/$name" || return 1
   done
   if is_tpm_key; then write_tpm_conf || return 1; fi
@@ -176,7 +178,8 @@ forget_identity() {
 }
 
 forget_key() {
-  rm -f "$KIT_IDENTITY/key.pem" "$KIT_IDENTITY/key.public" "$KIT_IDENTITY/key.private" "$KIT_IDENTITY/openssl.cnf"
+  local name
+  for name in $KEY_FILES openssl.cnf; do rm -f "$KIT_IDENTITY/$name"; done
 }
 
 make_identity_folder() {
