@@ -183,6 +183,20 @@ export const CONFIG_TABLE = {
     ...PATH,
     fallback: 'certs',
   }),
+  'identity/ek-list': rule({
+    meaning: 'a file that lists TPMs whose machines need no approval by a person',
+    ...PATH,
+    expected: 'a path, or empty for none',
+    shape: optional(PATH.shape),
+    fallback: '',
+  }),
+  'identity/ek-cas': rule({
+    meaning: 'a folder with CA certificates of makers whose TPMs need no approval by a person',
+    ...PATH,
+    expected: 'a path, or empty for none',
+    shape: optional(PATH.shape),
+    fallback: '',
+  }),
   'state/directory': rule({ meaning: 'where the database lies', ...PATH, fallback: 'var/state' }),
   'bundles/directory': rule({ meaning: 'where overlay bundles lie', ...PATH, fallback: 'var/bundles' }),
   'log/level': rule({

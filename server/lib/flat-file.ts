@@ -19,13 +19,18 @@ export class FlatFileError extends Error {
  * no file. Throws FlatFileError, or the system's own error (`ENOENT`, `EACCES`).
  */
 export async function readFlatFile(path: string): Promise<string> {
+  return decodeFlatFile(await readRegularFile(path, MAX_FLAT_FILE_BYTES))
+}
+
+/** Throws FlatFileError for what is no file or is too large, or the system's own error. */
+export async function readRegularFile(path: string, maxBytes: number): Promise<Buffer> {
   // O_NONBLOCK: opening a FIFO without a writer would wait for ever.
   const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
   try {
     const stats = await handle.stat()
     if (!stats.isFile()) throw new FlatFileError('is not a regular file')
-    if (stats.size > MAX_FLAT_FILE_BYTES) throw new FlatFileError(tooLarge(stats.size))
-    return decodeFlatFile(await handle.readFile())
+    if (stats.size > maxBytes) throw new FlatFileError(tooLarge(stats.size, maxBytes))
+    return await handle.readFile()
   } finally {
     await handle.close()
   }
@@ -33,7 +38,7 @@ export async function readFlatFile(path: string): Promise<string> {
 
 /** From a file's bytes. Throws FlatFileError. */
 export function decodeFlatFile(bytes: Uint8Array): string {
-  if (bytes.length > MAX_FLAT_FILE_BYTES) throw new FlatFileError(tooLarge(bytes.length))
+  if (bytes.length > MAX_FLAT_FILE_BYTES) throw new FlatFileError(tooLarge(bytes.length, MAX_FLAT_FILE_BYTES))
   if (bytes.includes(0)) throw new FlatFileError('has a zero byte in it: is it a binary file?')
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes).trim()
@@ -47,4 +52,4 @@ export function isIgnoredName(name: string): boolean {
   return name.startsWith('.') || name.endsWith('~') || /^#.*#$/.test(name) || name === 'README.md'
 }
 
-const tooLarge = (size: number) => `is too large: ${size} bytes, at most ${MAX_FLAT_FILE_BYTES}`
+const tooLarge = (size: number, maxBytes: number) => `is too large: ${size} bytes, at most ${maxBytes}`
