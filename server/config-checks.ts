@@ -22,6 +22,15 @@ export function checkTogether(values: Partial<ConfigValues>): readonly Finding[]
         'Cannot lease addresses: dhcp/mode is server and dhcp/pool is not set, such as 10.77.0.100-10.77.0.199',
     })
   }
+  if (
+    values['http/port'] !== undefined &&
+    values['http/port'] !== 0 &&
+    values['http/port'] === values['https/port']
+  )
+    findings.push({
+      key: 'https/port',
+      message: `Cannot serve HTTPS on ${values['https/port']}: it is the port of HTTP (http/port)`,
+    })
   return findings
 }
 
@@ -36,10 +45,11 @@ export interface ServedNetwork {
 export function checkNetwork(config: Config, network: ServedNetwork): readonly ConfigProblem[] {
   const { values } = config
   const findings = values['dhcp/mode'] === 'server' ? checkServerMode(values, network) : []
-  if (values['http/port'] === 0) {
+  for (const key of ['http/port', 'https/port'] as const) {
+    if (values[key] !== 0) continue
     const message =
       'Cannot serve on any free port: boot scripts have to name it; only the lab finds one by itself'
-    findings.push({ key: 'http/port', message })
+    findings.push({ key, message })
   }
   return findings.map(({ key, message }) => {
     const source = config.explain().find((line) => line.key === key)?.source ?? key

@@ -5,6 +5,7 @@ import { createKeyedQueue } from '#lib/keyed-queue.ts'
 import type { Log } from '#lib/log.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { Service } from '#lib/service.ts'
+import type { ServerWords } from '#machine/boot-plan.ts'
 import { Consultant } from '#machine/consultant.ts'
 import { Desk } from '#machine/desk.ts'
 import { Fleet } from '#machine/fleet.ts'
@@ -25,8 +26,7 @@ export interface DomainParts {
   readonly keepImages: number
   readonly clock: Clock
   readonly log: Log
-  /** No slash at the end. */
-  readonly baseUrl: string
+  readonly server: ServerWords
   readonly mostMachines?: number
 }
 
@@ -45,7 +45,7 @@ export interface Domain {
 }
 
 export function createDomain(parts: DomainParts): Domain {
-  const { store, tree: profiles, overlays: bundles, images, clock, log, baseUrl } = parts
+  const { store, tree: profiles, overlays: bundles, images, clock, log, server } = parts
   const { machines, events } = store
   const queue = createKeyedQueue<Mac>()
   const book = new ReleaseBook(store.releases)
@@ -64,7 +64,7 @@ export function createDomain(parts: DomainParts): Domain {
   const rollouts = new Rollouts({ fleet, book, events, clock, log, onChange })
   const isSound = (version: string) => book.quarantineOf(version) === undefined
   const desk = new Desk({
-    ...{ roster, machines, events, consultant, fleet, rollouts, isSound, queue, clock, baseUrl },
+    ...{ roster, machines, events, consultant, fleet, rollouts, isSound, queue, clock, server },
   })
   const all = () => roster.all()
   const releases = new ReleaseDesk({
@@ -72,7 +72,7 @@ export function createDomain(parts: DomainParts): Domain {
     keepImages: parts.keepImages,
   })
   const powerwashes = new PowerwashDesk({
-    ...{ roster, profiles, consultant, fleet, events, queue, clock, baseUrl, onChange },
+    ...{ roster, profiles, consultant, fleet, events, queue, clock, server, onChange },
   })
   return {
     ...{ roster, desk, releases, powerwashes, rollouts },

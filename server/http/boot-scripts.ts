@@ -7,7 +7,13 @@ import { type Clock, systemClock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
 import { macToPath } from '#lib/mac.ts'
-import { type BootPlan, hostnameOf, type ImagePlan, kernelArguments } from '#machine/boot-plan.ts'
+import {
+  type BootPlan,
+  hostnameOf,
+  type ImagePlan,
+  kernelArguments,
+  type ServerWords,
+} from '#machine/boot-plan.ts'
 import type { BootOffer } from '#machine/ports.ts'
 
 import { ScriptTemplate, toScriptText } from './script-template.ts'
@@ -29,23 +35,21 @@ const MENU_SECONDS = 5
 
 /** The holes that each template may have. */
 const NAMES = {
-  live: ['hostname', 'image', 'kernel-url', 'initrd-url', 'arguments', 'script-url'],
+  live: ['hostname', 'image', 'ca', 'kernel-url', 'initrd-url', 'arguments', 'script-url'],
   'local-disk': ['reason'],
   installed: ['reason', 'menu-seconds', 'script-url'],
   hold: ['reason', 'script-url'],
   autoexec: ['base-url'],
 } as const
 
-export interface BootScriptOptions {
-  /** No slash at its end. */
-  readonly baseUrl: string
+export interface BootScriptOptions extends ServerWords {
   readonly clock?: Clock
 }
 
 /** Reads and checks every template in `folder`. Throws KitError for a template it cannot use. */
 export async function loadBootScripts(
   folder: string,
-  { baseUrl, clock = systemClock }: BootScriptOptions,
+  { clock = systemClock, ...server }: BootScriptOptions,
 ): Promise<BootScripts> {
   const [live, localDisk, installed, hold, autoexec] = await Promise.all([
     load(folder, 'live'),
@@ -54,13 +58,15 @@ export async function loadBootScripts(
     load(folder, 'hold'),
     load(folder, 'autoexec'),
   ])
+  const { baseUrl, caFingerprint } = server
   const scriptUrl = (mac: Mac) => `${baseUrl}/boot/${macToPath(mac)}.ipxe`
 
   // All ways to start an image are one script: the kernel's arguments make the difference.
   const forImage = (plan: ImagePlan, id: string, mac: Mac) =>
     live.render({
       ...startWords(plan, mac, baseUrl),
-      arguments: kernelArguments(plan, { id, baseUrl, nowMs: clock.nowMs() }),
+      ca: caFingerprint,
+      arguments: kernelArguments(plan, { ...server, id, nowMs: clock.nowMs() }),
       'script-url': scriptUrl(mac),
     })
 

@@ -8,6 +8,7 @@ import { parseMac } from '#lib/mac.ts'
 import { type BootPlan, type ImagePlan, kernelArguments } from '#machine/boot-plan.ts'
 import type { Image } from '#machine/ports.ts'
 import { findScriptProblem } from '#machine/script-text.ts'
+import { SERVER } from '#testing/registry-fixture.ts'
 
 import { loadBootScripts } from './boot-scripts.ts'
 import { selectBytes } from './byte-range.ts'
@@ -17,7 +18,7 @@ import { ScriptTemplate, toScriptText } from './script-template.ts'
 
 const MAC = parseMac('52:54:00:12:34:56')
 const DIGEST = 'ab'.repeat(32)
-const BASE_URL = 'http://10.77.0.1:8080'
+const { baseUrl: BASE_URL } = SERVER
 
 const part = (first: number, last: number) => ({ kind: 'part', first, last })
 const WHOLE = { kind: 'whole' }
@@ -121,10 +122,10 @@ const clock = { ...systemClock, nowMs: () => 1_700_000_000_999 }
 
 for (const kind of ['live', 'install', 'powerwash', 'powerwash-all'] as const) {
   test(`forOffer() makes a script for ${kind} that names everything by absolute URL`, async (t) => {
-    const scripts = await loadBootScripts('boot/ipxe', { baseUrl: BASE_URL, clock })
+    const scripts = await loadBootScripts('boot/ipxe', { ...SERVER, clock })
     const plan = starting(kind, ALL)
     const script = scripts.forOffer(offer(plan), MAC)
-    const words = kernelArguments(plan, { id: 'b1', baseUrl: BASE_URL, nowMs: clock.nowMs() })
+    const words = kernelArguments(plan, { ...SERVER, id: 'b1', nowMs: clock.nowMs() })
     t.regex(words, new RegExp(`^kit.plan=${kind} .*kit.boot=b1 .*kit.time=1700000000 `))
     t.is(
       script.split('\n').find((line) => line.startsWith('kernel ')),
@@ -132,12 +133,13 @@ for (const kind of ['live', 'install', 'powerwash', 'powerwash-all'] as const) {
         ' || goto failed',
     )
     t.true(script.startsWith('#!ipxe\necho '))
+    t.true(script.includes(`\necho KatesKit: CA ${SERVER.caFingerprint}\n`))
     t.false(script.includes('{{'))
   })
 }
 
 test('forOffer() says on the console why a machine goes to its disk or waits', async (t) => {
-  const scripts = await loadBootScripts('boot/ipxe', { baseUrl: BASE_URL })
+  const scripts = await loadBootScripts('boot/ipxe', SERVER)
   const disk = scripts.forOffer(
     offer({ kind: 'local-disk', reason: 'no role: kateskit assign <mac> $' + '{x}' }),
     MAC,
@@ -149,7 +151,7 @@ test('forOffer() says on the console why a machine goes to its disk or waits', a
 })
 
 test('scripts that ask again say once more why they ask', async (t) => {
-  const scripts = await loadBootScripts('boot/ipxe', { baseUrl: BASE_URL })
+  const scripts = await loadBootScripts('boot/ipxe', SERVER)
   const asking = [
     scripts.autoexec(),
     scripts.hold('x', MAC),
@@ -159,7 +161,7 @@ test('scripts that ask again say once more why they ask', async (t) => {
 })
 
 test('forOffer() offers whoever sits at an installed machine a powerwash, and goes on by itself', async (t) => {
-  const scripts = await loadBootScripts('boot/ipxe', { baseUrl: BASE_URL })
+  const scripts = await loadBootScripts('boot/ipxe', SERVER)
   const menu = scripts.forOffer(offer({ kind: 'local-disk', reason: 'installed', menu: true }), MAC)
   t.regex(menu, /\nchoose --default disk --timeout 5000 choice \|\| goto disk\n/)
   t.regex(menu, /\/boot\/52-54-00-12-34-56\.ipxe\?.*&want=powerwash /)
@@ -167,7 +169,7 @@ test('forOffer() offers whoever sits at an installed machine a powerwash, and go
 })
 
 test('forOffer() refuses an incomplete image and arguments that iPXE would act on', async (t) => {
-  const scripts = await loadBootScripts('boot/ipxe', { baseUrl: BASE_URL })
+  const scripts = await loadBootScripts('boot/ipxe', SERVER)
   const incomplete = () => scripts.forOffer(offer(starting('live', ['vmlinuz'])), MAC)
   t.throws(incomplete, { instanceOf: KitError, message: /initrd\.img, root\.squashfs/ })
   const sly = () => scripts.forOffer(offer(starting('live', ALL, 'quiet || shell')), MAC)
@@ -175,7 +177,7 @@ test('forOffer() refuses an incomplete image and arguments that iPXE would act o
 })
 
 test('every script goes to labels it has, and ends in no shell', async (t) => {
-  const scripts = await loadBootScripts('boot/ipxe', { baseUrl: BASE_URL })
+  const scripts = await loadBootScripts('boot/ipxe', SERVER)
   const all = [
     scripts.autoexec(),
     scripts.hold('x', MAC),

@@ -4,7 +4,7 @@ import test from 'ava'
 import fc from 'fast-check'
 
 import { parseMac } from '#lib/mac.ts'
-import { BASE_URL, imageOf } from '#testing/registry-fixture.ts'
+import { imageOf, SERVER } from '#testing/registry-fixture.ts'
 
 import {
   type BootFacts,
@@ -275,9 +275,10 @@ test('kernelArguments() names everything the initrd needs', (t) => {
     hostname: 'n1',
     'kernel-arguments': 'quiet panic=5',
   }
-  const boot = { id: 'b1', baseUrl: BASE_URL, nowMs: 1_700_000_000_999 }
+  const boot = { ...SERVER, id: 'b1', nowMs: 1_700_000_000_999 }
   const own =
-    'panic=10 kit.url=http://10.77.0.1:8080 kit.mac=02-4b-69-74-00-01 systemd.hostname=n1 ' +
+    `panic=10 kit.url=http://10.77.0.1:8080 kit.tls=https://10.77.0.1:8443 kit.ca=${'ca'.repeat(32)} ` +
+    'kit.mac=02-4b-69-74-00-01 systemd.hostname=n1 ' +
     'console=tty0 console=ttyS0 quiet panic=5'
   for (const [wanted, root] of [
     ['install', ''],
@@ -290,7 +291,7 @@ test('kernelArguments() names everything the initrd needs', (t) => {
       kernelArguments(plan, boot),
       `kit.plan=${wanted} kit.boot=b1 kit.image=0.1.0${root} kit.bundle=bb kit.time=1700000000 ${own}`,
     )
-    t.is(`panic=10 ${diskArguments(profile, BASE_URL)}`, own)
+    t.is(`panic=10 ${diskArguments(profile, SERVER)}`, own)
   }
 })
 
@@ -355,7 +356,7 @@ for (const [title, changes, expected] of targets) {
         image,
         bundle,
         bootId: 'b0',
-        baseUrl: BASE_URL,
+        server: SERVER,
       },
       permit: { mayStage: false, mayReboot: false },
       isPowerwash: false,

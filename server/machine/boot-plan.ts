@@ -107,10 +107,17 @@ export function hostnameOf(mac: Mac, profile: Profile): string {
   return profile.settings.get('hostname')?.value ?? `kit-${macToPath(mac).slice(9)}`
 }
 
-export interface BootWords {
-  readonly id: string
-  /** No slash at the end. */
+/** What machines are told of the server; no URL ends with a slash. */
+export interface ServerWords {
   readonly baseUrl: string
+  /** The same by HTTPS. */
+  readonly tlsUrl: string
+  /** sha256 of the CA's certificate, DER, hex. */
+  readonly caFingerprint: string
+}
+
+export interface BootWords extends ServerWords {
+  readonly id: string
   readonly nowMs: number
 }
 
@@ -126,16 +133,18 @@ export function kernelArguments(plan: ImagePlan, boot: BootWords): string {
     `kit.bundle=${bundle.digest}`,
     `kit.time=${Math.floor(boot.nowMs / 1000)}`,
     'panic=10',
-    diskArguments(profile, boot.baseUrl),
+    diskArguments(profile, boot),
   ].join(' ')
 }
 
 /** What a slot's kernel command line has beside what the machine knows itself (docs/disk.md, "Starting from the disk"). */
-export function diskArguments(profile: Profile, baseUrl: string): string {
+export function diskArguments(profile: Profile, { baseUrl, tlsUrl, caFingerprint }: ServerWords): string {
   const consoles = profile.settings.get('console')?.value.split(' ') ?? []
   const extra = profile.settings.get('kernel-arguments')?.value
   return [
     `kit.url=${baseUrl}`,
+    `kit.tls=${tlsUrl}`,
+    `kit.ca=${caFingerprint}`,
     `kit.mac=${macToPath(profile.mac)}`,
     `systemd.hostname=${hostnameOf(profile.mac, profile)}`,
     ...consoles.map((name) => `console=${name}`),

@@ -8,7 +8,7 @@ import { KitError } from '#lib/errors.ts'
 import type { KeyedQueue } from '#lib/keyed-queue.ts'
 import type { Mac } from '#lib/mac.ts'
 
-import { type BootPlan, decideBootPlan, diskArguments, isImagePlan } from './boot-plan.ts'
+import { type BootPlan, decideBootPlan, diskArguments, isImagePlan, type ServerWords } from './boot-plan.ts'
 import { decideCheckIn, findDoubt } from './check-in.ts'
 import type { Consultant, Consultation } from './consultant.ts'
 import { decideDiskPlan } from './disk-plan.ts'
@@ -45,8 +45,7 @@ export interface DeskOptions {
   readonly isSound: (version: string) => boolean
   readonly queue: KeyedQueue<Mac>
   readonly clock: Clock
-  /** What machines reach the server by; no slash at the end. */
-  readonly baseUrl: string
+  readonly server: ServerWords
 }
 
 const STEP_EVENTS = {
@@ -119,14 +118,14 @@ export class Desk implements MachineDesk {
   }
 
   async target(mac: Mac, bootId?: string): Promise<Target | undefined> {
-    const { roster, consultant, fleet, rollouts, isSound, baseUrl } = this.#options
+    const { roster, consultant, fleet, rollouts, isSound, server } = this.#options
     if (!roster.has(mac)) return undefined // nothing is made, nor kept, for a MAC that somebody has made up
     const consultation = await consultant.consult(mac)
     const machine = roster.known(mac)
     if (machine === undefined) return undefined
     const { profile, bundle } = consultation
     const target = decideTarget({
-      ...{ profile, machine, bundle, bootId, isSound, baseUrl },
+      ...{ profile, machine, bundle, bootId, isSound, server },
       image: fleet.imageForRunning(profile, machine),
       permit: rollouts.permitOf(mac),
       isPowerwash: this.#mayPowerwash(machine, consultation),
@@ -193,7 +192,7 @@ export class Desk implements MachineDesk {
   }
 
   async #takeDisks(mac: Mac, { boot: bootId, disks }: DiskReport): Promise<DiskPlan> {
-    const { roster, machines, events, consultant, baseUrl } = this.#options
+    const { roster, machines, events, consultant, server } = this.#options
     const machine = roster.known(mac)
     const named = await machines.findBoot(bootId)
     if (machine === undefined)
@@ -207,7 +206,7 @@ export class Desk implements MachineDesk {
       : decideDiskPlan({
           ...{ disks, profile },
           persistence: named?.plan === 'powerwash-all' ? 'wipe' : 'keep',
-          arguments: diskArguments(profile, baseUrl),
+          arguments: diskArguments(profile, server),
         })
     // A live boot reports its disks too, and leaves them alone.
     const text = plan.kind === 'refused' && named?.plan !== 'live' ? plan.lines.join('\n') : ''

@@ -21,6 +21,9 @@ export const EVENT_KINDS = {
   'step-failed': 'a step on the machine failed; data.log has its last lines',
   'checked-in': 'a machine changed its state; data.from, data.to',
   'check-in-refused': 'a check-in was not believed, and why',
+  'server-certificate':
+    'the server shows another certificate from now on, and why; data.name when it is for https/name',
+  'certificate-failed': 'a certificate for https/name could not be had or read, and why; data.name',
   'identity-issued': 'a machine proved who it is and got a certificate; data.tier, data.by',
   'certificate-renewed': 'a machine that was known already got a new certificate; data.tier',
   'identity-conflict': 'a known machine came with another key, or a known key on another machine; data.key',
@@ -59,7 +62,9 @@ export const EVENT_KINDS = {
   'bundle-changed': 'a machine has a new overlay bundle',
   'bundle-applied':
     'a running machine took over its new bundle; data.reboot says why a reboot is still needed',
-  'token-made': 'an API token was made',
+  'token-made': 'an API token was made; data.token, data.role',
+  'token-revoked': 'an API token counts no more; data.token',
+  'token-exposed': 'an API token came over plain HTTP, where others could read it: revoke it; data.token',
   'image-imported': 'an image came into the store; data.version',
   'image-removed': 'an image was taken out of the store; data.version',
   'image-damaged': 'files of an image are missing or not what they were; data.version',

@@ -157,7 +157,7 @@ test('takeDisks() remembers the disks, decides, and tells a refusal once', async
   t.like(made, { kind: 'use', table: 'make', persistence: 'wipe' })
   t.regex(
     made.kind === 'use' ? made.arguments : '',
-    /^kit\.url=http:\/\/10\.77\.0\.1:8080 kit\.mac=02-00-.* quiet$/,
+    /^kit\.url=http:\/\/10\.77\.0\.1:8080 kit\.tls=\S+ kit\.ca=\S+ kit\.mac=02-00-.* quiet$/,
   )
   t.deepEqual((await all.roster.find(mac))?.disks, [vda])
   for (let asked = 0; asked < 3; asked += 1) t.is((await report(all, boot.id)).kind, 'refused')

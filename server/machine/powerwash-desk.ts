@@ -5,7 +5,7 @@ import { KitError } from '#lib/errors.ts'
 import type { KeyedQueue } from '#lib/keyed-queue.ts'
 import type { Mac } from '#lib/mac.ts'
 
-import { type BootPlan, decideBootPlan, diskArguments } from './boot-plan.ts'
+import { type BootPlan, decideBootPlan, diskArguments, type ServerWords } from './boot-plan.ts'
 import type { Consultant } from './consultant.ts'
 import { describePlan } from './disk-lines.ts'
 import { decideDiskPlan } from './disk-plan.ts'
@@ -23,7 +23,7 @@ export interface PowerwashDeskOptions {
   readonly events: EventLog
   readonly queue: KeyedQueue<Mac>
   readonly clock: Clock
-  readonly baseUrl: string
+  readonly server: ServerWords
   /** A machine that runs may have to start from the network now. */
   readonly onChange: () => void
 }
@@ -100,7 +100,7 @@ export class PowerwashDesk implements Powerwashes {
       disks: machine.disks,
       profile: plan.profile,
       persistence: plan.kind === 'powerwash-all' ? 'wipe' : 'keep',
-      arguments: diskArguments(plan.profile, this.#options.baseUrl),
+      arguments: diskArguments(plan.profile, this.#options.server),
     })
     return describePlan(plan, diskPlan)
   }

@@ -1,7 +1,7 @@
 // What a running machine should have, and what it may do about it now: docs/ports-and-endpoints.md, "The target".
 
 import { findBytes } from './amounts.ts'
-import { type BundleOutcome, diskArguments } from './boot-plan.ts'
+import { type BundleOutcome, diskArguments, type ServerWords } from './boot-plan.ts'
 import type { ImageChoice } from './image-choice.ts'
 import type { Machine } from './machine.ts'
 import type { Target } from './ports.ts'
@@ -25,7 +25,7 @@ export interface TargetFacts {
   readonly bootId: string | undefined
   /** Nothing is known against the image: it may become good although it is not wanted any more, or not here any more. */
   readonly isSound: (version: string) => boolean
-  readonly baseUrl: string
+  readonly server: ServerWords
 }
 
 /** The setting `boot` speaks of the next netboot only, so it changes nothing here. */
@@ -42,7 +42,7 @@ export function decideTarget(facts: TargetFacts): Target | undefined {
     isGood: isConfirmed(facts, imageVersion, bundle.bundle.digest),
     powerwash: facts.isPowerwash && machine.state === 'running' && machine.isInstalled === true,
     rateKiBps: rateOf(profile),
-    arguments: diskArguments(profile, facts.baseUrl),
+    arguments: diskArguments(profile, facts.server),
   }
 }
 

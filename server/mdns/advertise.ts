@@ -24,6 +24,9 @@ export interface MdnsOptions {
   readonly ip: Ipv4
   /** Where the HTTP API listens. */
   readonly port: number
+  readonly tlsPort: number
+  /** sha256 of the CA's certificate, DER, hex. */
+  readonly fingerprint: string
   readonly version: string
   /** Tells this server from every other, such as a UUID; its first characters become part of the names. */
   readonly id: string
@@ -50,7 +53,7 @@ export function createMdnsService(options: MdnsOptions): Service {
   }
 }
 
-function announce(socket: Socket, { name, ip, port, version, id, log }: MdnsOptions): Bonjour {
+function announce(socket: Socket, { ip, log, ...options }: MdnsOptions): Bonjour {
   socket.on('error', (error) => log.warn({ err: error }, 'mDNS: the socket reported an error'))
   const bonjour = new Bonjour(
     // Handed through to multicast-dns, whose options the types leave out.
@@ -60,20 +63,30 @@ function announce(socket: Socket, { name, ip, port, version, id, log }: MdnsOpti
   // multicast-dns joins the group when it hears this, which was said before it existed.
   socket.emit('listening')
   // With the id no two servers share an instance name or a host name, and the host's own avahi keeps its own.
-  const shortId = id.slice(0, 8)
+  const { name, port, tlsPort, fingerprint, version, id } = options
+  const shortId = shortOf(id)
   const service = bonjour.publish({
     name: `${cutToBytes(name, LABEL_BYTES - ` (${shortId})`.length)} (${shortId})`,
-    host: `kateskit-${shortId}.local`,
+    host: mdnsHost(id),
     type: 'kateskit',
     protocol: 'tcp',
     port,
-    txt: { api: '/api/v1', version, id },
+    txt: { api: '/api/v1', version, id, https: `${tlsPort}`, ca: fingerprint },
     disableIPv6: true,
   })
   // The package lists the addresses of all interfaces; those of other networks are nobody's business here.
   const allRecords = service.records.bind(service)
   service.records = () => allRecords().filter(({ type, data }) => type !== 'A' || data === ip)
   return bonjour
+}
+
+/** What the server calls itself on the LAN. */
+export function mdnsHost(id: string): string {
+  return `kateskit-${shortOf(id)}.local`
+}
+
+function shortOf(id: string): string {
+  return id.slice(0, 8)
 }
 
 /** Whole characters only. */

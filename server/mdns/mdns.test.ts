@@ -18,6 +18,8 @@ import { addNeighbour, enterOwnNetwork, type Neighbour } from '#testing/own-netw
 
 import { createMdnsService } from './advertise.ts'
 
+const TLS = { tlsPort: 8443, fingerprint: 'ca'.repeat(32) }
+
 const BUS_CONFIG = (socket: string) => `<busconfig>
   <type>system</type>
   <listen>unix:path=${socket}</listen>
@@ -93,7 +95,7 @@ test.serial('createMdnsService() is seen by avahi-browse, and seen going when it
   const service = createMdnsService({
     name: `KatesKit on attic ${'é'.repeat(40)}`,
     ip: parseIpv4('10.9.0.1'),
-    port: 8080,
+    ...{ port: 8080, ...TLS },
     version: '1.2.3',
     id: 'a1b2c3d4-0000-4000-8000-000000000000',
     log: silentLog,
@@ -109,7 +111,10 @@ test.serial('createMdnsService() is seen by avahi-browse, and seen going when it
     [type, domain, host, address, port],
     ['_kateskit._tcp', 'local', 'kateskit-a1b2c3d4.local', '10.9.0.1', '8080'],
   )
-  for (const entry of ['"api=/api/v1"', '"version=1.2.3"', '"id=a1b2c3d4-0000-4000-8000-000000000000"'])
+  for (const entry of [
+    ...['"api=/api/v1"', '"version=1.2.3"', '"id=a1b2c3d4-0000-4000-8000-000000000000"'],
+    ...['"https=8443"', `"ca=${TLS.fingerprint}"`],
+  ])
     t.true(text?.includes(entry), entry)
 
   await service.stop()
@@ -158,7 +163,7 @@ test.serial('createMdnsService() answers after 20,000 mutated packets', async (t
   const isResponse = (bytes: Buffer) => ((bytes[2] ?? 0) & 0x80) !== 0
 
   const service = createMdnsService({
-    ...{ name: 'KatesKit', ip: parseIpv4('10.9.0.1'), port: 8080, version: '1' },
+    ...{ name: 'KatesKit', ip: parseIpv4('10.9.0.1'), port: 8080, ...TLS, version: '1' },
     ...{ id: 'a1b2c3d4-0000-4000-8000-000000000000', log: silentLog },
   })
   t.teardown(() => service.stop())
@@ -183,7 +188,7 @@ test.serial('createMdnsService() says so when the port is taken and not shared',
   const service = createMdnsService({
     name: 'KatesKit',
     ip: parseIpv4('127.0.0.1'),
-    port: 8080,
+    ...{ port: 8080, ...TLS },
     version: '1',
     id: 'a1b2c3',
     log: silentLog,

@@ -17,7 +17,8 @@ import { openStore } from '#store/store.ts'
 
 import { FakeDesk, FakeFiles, FakeProfiles, FakeViews } from './fake-parts.ts'
 import { FakeImageStore, FakePowerwashes, FakeReleases } from './fake-releases.ts'
-import { testTls } from './tls-fixture.ts'
+import { SERVER } from './registry-fixture.ts'
+import { callTls, type TlsInit, testTls } from './tls-fixture.ts'
 
 export type HttpFixture = Awaited<ReturnType<typeof startHttp>>
 
@@ -53,7 +54,7 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
     tokens: store.tokens,
     audit: store.audit,
     serverConfig: () => [{ key: 'http/port', value: '8080', source: 'default' }],
-    scripts: await loadBootScripts('boot/ipxe', { baseUrl: 'http://10.77.0.1:8080' }),
+    scripts: await loadBootScripts('boot/ipxe', SERVER),
     version: '1.2.3',
     clock: systemClock,
     log: silentLog,
@@ -86,13 +87,14 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
   }
 }
 
-/** The same with an admin token; `api` uses it. */
+/** The same with an admin token; `api` uses it, over HTTPS. */
 export async function startHttpWithToken(t: ExecutionContext, overrides: Partial<HttpServiceOptions> = {}) {
   const http = await startHttp(t, overrides)
   const { secret } = await http.store.tokens.make({ name: 'test', role: 'admin' })
   const headers = { authorization: `Bearer ${secret}` }
-  const api = (path: string, init: RequestInit = {}) =>
-    call(`${http.url}/api/v1${path}`, { ...init, headers: { ...headers, ...init.headers } })
+  const ca = http.authority.pem
+  const api = (path: string, init: Omit<TlsInit, 'ca'> = {}) =>
+    callTls(`${http.tlsUrl}/api/v1${path}`, { ca, ...init, headers: { ...headers, ...init.headers } })
   return { ...http, secret, headers, api }
 }
 
@@ -164,7 +166,7 @@ export async function call(url: string, init: RequestInit = {}): Promise<Answer>
   return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text }
 }
 
-export const post = (body: unknown): RequestInit => ({ method: 'POST', body: JSON.stringify(body) })
+export const post = (body: unknown) => ({ method: 'POST', body: JSON.stringify(body) })
 
 /** The code of an error answer. */
 export const codeOf = ({ body }: Answer) => (body as { error?: { code?: string } }).error?.code

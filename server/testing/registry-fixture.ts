@@ -9,6 +9,7 @@ import type { ExecutionContext } from 'ava'
 import { KitError } from '#lib/errors.ts'
 import { silentLog } from '#lib/log.ts'
 import { type Mac, macToPath, parseMac } from '#lib/mac.ts'
+import type { ServerWords } from '#machine/boot-plan.ts'
 import type { Slot, SlotName } from '#machine/machine.ts'
 import type { Bundles, CheckIn, Profiles, StoredImage } from '#machine/ports.ts'
 import { mergeProfile } from '#machine/profile-merge.ts'
@@ -17,7 +18,11 @@ import { openStore, type Store } from '#store/store.ts'
 import { createDomain, type Domain } from '../domain.ts'
 import { TurnedClock } from './turned-clock.ts'
 
-export const BASE_URL = 'http://10.77.0.1:8080'
+export const SERVER: ServerWords = {
+  baseUrl: 'http://10.77.0.1:8080',
+  tlsUrl: 'https://10.77.0.1:8443',
+  caFingerprint: 'ca'.repeat(32),
+}
 const ROOT_HASH = 'ab'.repeat(32)
 
 /** `{'roles/worker': {}, 'machines/<mac>': {role: 'worker'}}` */
@@ -145,7 +150,7 @@ export async function startRegistry(t: ExecutionContext, options: FixtureOptions
     ...options.bundles,
   }
   const domain = createDomain({
-    ...{ store, overlays, clock, log: silentLog, baseUrl: BASE_URL },
+    ...{ store, overlays, clock, log: silentLog, server: SERVER },
     ...{ tree: profilesOf(tree), images: shelf, keepImages: options.keepImages ?? 5 },
     ...(options.mostMachines !== undefined && { mostMachines: options.mostMachines }),
   })
