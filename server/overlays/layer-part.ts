@@ -2,7 +2,7 @@
 
 import type { Stats } from 'node:fs'
 
-import { TEMPORARY_PREFIX } from '#lib/atomic-file.ts'
+import { isNoSecret, SEALED_ENDING } from '#machine/secret-files.ts'
 
 import { directoryMode, refusePath } from './reserved-paths.ts'
 
@@ -34,14 +34,6 @@ export const ROOT_PART: LayerPart = {
   // Of the mode only the owner's x-bit counts, like in git: the rest depends on the umask of whoever checked it out.
   placeFile: (path, stats) => ({ kind: 'use', path, mode: stats.mode & 0o100 ? 0o755 : 0o644 }),
   placeLink: (path) => ({ kind: 'use', path, mode: LINK_MODE }),
-}
-
-/** A file under secret/ ends in this, and is called without it on the machine. */
-export const SEALED_ENDING = '.age'
-
-/** What people and programs put beside their files, and what is being written by `kateskit secret seal`. */
-export function isNoSecret(name: string): boolean {
-  return ['.gitignore', '.gitkeep', 'README.md'].includes(name) || name.startsWith(TEMPORARY_PREFIX)
 }
 
 /** Handed to the machine alone, once it has proved who it is. */

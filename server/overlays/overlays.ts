@@ -53,7 +53,7 @@ const HOUR_MS = 3_600_000
 
 class OverlayService implements Overlays {
   readonly #options: OverlaysOptions
-  readonly #book = new ProblemBook()
+  readonly #book = new ProblemBook('the overlay can be read again')
   readonly #readLayer = createJoinedWork(
     ({ layer, directory }: LayerDirectory) => `${layer}\n${directory}`,
     (place) => readOverlayLayer(place),
@@ -181,7 +181,7 @@ function refusal(mac: Mac, problems: readonly ProfileProblem[]): KitError {
   return new KitError('conflict', `Cannot make the overlay of ${mac}:${lines.join('')}`)
 }
 
-function explainEntry({ entry, hides }: MergedEntry): ExplainedFile {
+export function explainEntry({ entry, hides }: MergedEntry): ExplainedFile {
   const { kind, path, layer } = entry
   const { mode, uid, gid } = entry.kind === 'delete' ? { mode: 0, uid: 0, gid: 0 } : entry
   return { path: `/${path}`, layer, kind, mode: mode.toString(8).padStart(4, '0'), uid, gid, hides }

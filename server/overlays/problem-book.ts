@@ -1,4 +1,4 @@
-// What is wrong with the overlays right now, and the events that tell of it: once when it breaks, once when it is mended.
+// What is wrong with the overlays, or the secrets, right now, and the events that tell of it: once when it breaks, once when it is mended.
 
 import type { Mac } from '#lib/mac.ts'
 import type { NewEvent } from '#machine/event.ts'
@@ -7,6 +7,12 @@ import type { LayerName } from '#machine/profile.ts'
 
 export class ProblemBook {
   readonly #byMac = new Map<Mac, readonly ProfileProblem[]>()
+  readonly #mended: string
+
+  /** `mended` completes "roles/worker: …". */
+  constructor(mended: string) {
+    this.#mended = mended
+  }
 
   /** Each problem once, however many machines have it. */
   list(): readonly ProfileProblem[] {
@@ -20,7 +26,7 @@ export class ProblemBook {
     const before = this.#textsByLayer()
     if (problems.length > 0) this.#byMac.set(mac, problems)
     else this.#byMac.delete(mac)
-    return compare(before, this.#textsByLayer())
+    return compare(before, this.#textsByLayer(), this.#mended)
   }
 
   /** Forgets machines that are not asked for any more. */
@@ -46,6 +52,7 @@ export function textOf({ file, message }: ProfileProblem): string {
 function compare(
   before: ReadonlyMap<LayerName, string>,
   after: ReadonlyMap<LayerName, string>,
+  word: string,
 ): readonly NewEvent[] {
   const broken = [...after].filter(([layer, text]) => before.get(layer) !== text)
   const mended = [...before.keys()].filter((layer) => !after.has(layer))
@@ -55,7 +62,7 @@ function compare(
       (layer) =>
         ({
           kind: 'profile-mended',
-          message: `${layer}: the overlay can be read again`,
+          message: `${layer}: ${word}`,
           data: { layer },
         }) as const,
     ),

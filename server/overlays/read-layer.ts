@@ -27,6 +27,8 @@ export interface OverlayLayer extends LayerDirectory {
   /** By path. */
   readonly entries: ReadonlyMap<string, Entry>
   readonly problems: readonly ProfileProblem[]
+  /** Nothing can be said of it: its folder, or one in it, could not be listed. */
+  readonly isUnreadable: boolean
   /** Changes whenever anything of the layer does, file contents included. Empty when it has no overlay. */
   readonly signature: string
   /** The latest change of anything in it, as the file system's clock tells it; milliseconds since 1970. */
@@ -43,6 +45,7 @@ export async function readOverlayLayer(place: LayerDirectory, part = ROOT_PART):
     await walk.readAttributes()
   } catch (error) {
     walk.report(place.directory, `Cannot read the layer: ${describeError(error)}`)
+    walk.isUnreadable = true
   }
   return walk.result()
 }
@@ -50,6 +53,7 @@ export async function readOverlayLayer(place: LayerDirectory, part = ROOT_PART):
 type Place = Pick<FileEntry, 'path' | 'mode'>
 
 class Walk {
+  isUnreadable = false
   readonly #place: LayerDirectory
   readonly #part: LayerPart
   readonly #entries = new Map<string, Entry>()
@@ -73,6 +77,7 @@ class Walk {
       part: this.#part,
       entries: this.#entries,
       problems: this.#problems,
+      isUnreadable: this.isUnreadable,
       signature: this.#isSigned ? this.#signature.digest('hex') : '',
       changedMs: this.#changedMs,
     }

@@ -53,6 +53,7 @@ export const PACKAGES: Readonly<Record<PackageGroup, Readonly<Record<string, str
     mtools: 'reads and writes these without mounting: not every kernel has FAT',
     e2fsprogs: 'makes the other file systems of such disks',
     'grub-emu': 'runs the script by which GRUB chooses a slot in GRUB itself',
+    age: 'opens what the server seals, and seals what it opens',
     'signify-openbsd': "verifies the signatures of images' manifests",
     'swtpm-tools': 'makers of such TPMs, with certificates',
     'tpm2-tools': 'what a machine asks its TPM with',
