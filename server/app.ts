@@ -210,7 +210,7 @@ function createServices(parts: Parts): readonly Service[] {
 
 function createHttp(parts: Parts, dhcp: DhcpService | undefined): Service {
   const { config, network, store, desk, roster, tree, overlays, images, scripts, clock, log, version } = parts
-  const { releases, powerwashes } = parts
+  const { releases, powerwashes, known } = parts
   const { values } = config
   const extra = values['http/extra-socket']
   const address = values['http/address'] ?? network.ip
@@ -237,7 +237,12 @@ function createHttp(parts: Parts, dhcp: DhcpService | undefined): Service {
     tokens: store.tokens,
     audit: store.audit,
     serverConfig: () => config.explain(),
+    isFleetLockOn: values['fleetlock/enabled'],
+    connectionsPerAddress: values['http/connections-per-address'],
+    isKnownAddress: (ip) => known.hasAddress(ip),
     onScriptSent: (mac) => dhcp?.bootScriptFetched(mac),
+    ca: parts.certificates.ca,
+    challengeAnswer: (token) => parts.certificates.challengeAnswer(token),
     version,
     clock,
     log,

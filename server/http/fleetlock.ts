@@ -13,9 +13,13 @@ import { closeAfter, type Exchange, requireMethod, sendJson, toKitError } from '
 import { readBody } from './request-body.ts'
 
 export interface FleetLockDoor {
+  /** Setting fleetlock/enabled. */
+  readonly isFleetLockOn: boolean
   readonly releases: Releases
   readonly log: Log
 }
+
+const FIX = 'set fleetlock/enabled to true and restart the server; it gives the lock to anybody who asks'
 
 const BODY_MAX_BYTES = 4 * 1024
 
@@ -38,6 +42,9 @@ const KINDS: Partial<Record<ErrorCode, string>> = {
 export async function serveFleetLock(exchange: Exchange, path: string, door: FleetLockDoor): Promise<void> {
   const { request, response } = exchange
   try {
+    if (!door.isFleetLockOn) {
+      throw new KitError('not-found', 'Cannot answer FleetLock: it is switched off', { fix: FIX })
+    }
     if (path !== 'pre-reboot' && path !== 'steady-state') {
       throw new KitError('not-found', 'Cannot find this path: there are pre-reboot and steady-state')
     }

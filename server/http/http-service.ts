@@ -5,6 +5,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
 
 import type { Clock } from '#lib/clock.ts'
+import type { Ipv4 } from '#lib/ipv4.ts'
 import type { Log } from '#lib/log.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { Service } from '#lib/service.ts'
@@ -15,6 +16,7 @@ import type { ApiParts } from './api-route.ts'
 import type { BootScripts } from './boot-scripts.ts'
 import { ChunkPool } from './chunk-pool.ts'
 import { ClientKeys } from './client-key.ts'
+import { ConnectionLimit, limitConnections } from './connection-limit.ts'
 import type { Exchange } from './exchange.ts'
 import { type Doors, serveRequest } from './front-door.ts'
 import { KernelWatch } from './kernel-watch.ts'
@@ -26,6 +28,7 @@ export interface HttpServiceOptions extends ApiParts {
   readonly desk: MachineDesk
   readonly images: Images
   readonly scripts: BootScripts
+  readonly challengeAnswer: (token: string) => string | undefined
   readonly version: string
   readonly clock: Clock
   readonly log: Log
@@ -33,6 +36,12 @@ export interface HttpServiceOptions extends ApiParts {
   readonly onScriptSent?: (mac: Mac) => void
   /** A connection on which no byte moves for this long, either way, is dropped. */
   readonly stallMs?: number
+  /** Setting fleetlock/enabled. */
+  readonly isFleetLockOn: boolean
+  /** Setting http/connections-per-address. */
+  readonly connectionsPerAddress: number
+  /** The address that a known machine had last: there is head-room for it. */
+  readonly isKnownAddress: (ip: Ipv4) => boolean
 }
 
 export interface HttpService extends Service {
@@ -45,6 +54,15 @@ const STALL_MS = 30_000
 /** A head must be here after this, a whole request (bodies are 64 KiB at most) after twice as long. */
 const HEAD_TIMEOUT_MS = 15_000
 const CONNECTIONS_MAX = 2_048
+const KEPT_FOR_KNOWN = 512
+/** New connections. A TLS handshake costs milliseconds of processor time, a plain connection hardly anything. */
+const RATES = {
+  plain: {
+    newPerAddress: { burst: 4_096, perSecond: 1_024 },
+    newOfStrangers: { burst: 8_192, perSecond: 4_096 },
+  },
+  tls: { newPerAddress: { burst: 256, perSecond: 32 }, newOfStrangers: { burst: 512, perSecond: 128 } },
+} as const
 /** What downloads under way get to end by themselves at a stop. */
 const STOP_GRACE_MS = 1_000
 // 512 KiB: half a millisecond of a gigabit line and few trips to the thread pool; 64 of them stay in memory.
@@ -56,6 +74,7 @@ export function createHttpService(options: HttpServiceOptions): HttpService {
   const doors: Doors = {
     ...options,
     api,
+    tlsPort: () => addressOf(true)?.port ?? 0,
     kernels: new KernelWatch(options.events),
     pool: new ChunkPool(CHUNKS),
   }
@@ -79,6 +98,7 @@ export function createHttpService(options: HttpServiceOptions): HttpService {
       stop.abort()
       for (const { unfollow } of servers) unfollow?.()
       await Promise.all(servers.map(({ server }) => close(server, options.clock)))
+      await api.stop()
     },
     address: () => addressOf(false),
     tlsAddress: () => addressOf(true),
@@ -116,6 +136,13 @@ function newServer(on: ListenOn, { doors, stopping }: Serving, options: HttpServ
   }
   const { log } = options
   guard(running.server, options)
+  // Who may open a unix socket is trusted with that.
+  if ('address' in on) {
+    const { clock, isKnownAddress, connectionsPerAddress: perAddress } = options
+    const rates = RATES[tls === undefined ? 'plain' : 'tls']
+    const limits = { total: CONNECTIONS_MAX, keptForKnown: KEPT_FOR_KNOWN, perAddress, ...rates }
+    limitConnections(running.server, new ConnectionLimit({ limits, isKnownAddress, clock }))
+  }
   running.server.on('request', (request, response) => {
     // Without a listener a single write that comes too late would end the process.
     response.on('error', (error) => log.warn({ err: error, url: request.url }, 'an answer went wrong'))
@@ -146,6 +173,7 @@ function guard(server: Server, { log, stallMs = STALL_MS }: HttpServiceOptions):
 
 async function close(server: Server, clock: Clock): Promise<void> {
   if (!server.listening) return
+  await new Promise(setImmediate) // TLS sends the last words of a stream a turn after they were said
   const { promise, resolve } = Promise.withResolvers<void>()
   server.close(() => resolve())
   server.closeIdleConnections()

@@ -12,6 +12,7 @@ import {
   codeOf,
   curl,
   post,
+  startHttp,
   startHttpWithReleases,
   startHttpWithToken,
 } from '#testing/http-fixture.ts'
@@ -23,8 +24,8 @@ const MACHINE: MachineView = {
 }
 const PATH = '/machines/52-54-00-12-34-56'
 
-const put = (body: unknown): RequestInit => ({ method: 'PUT', body: JSON.stringify(body) })
-const remove: RequestInit = { method: 'DELETE' }
+const put = (body: unknown) => ({ method: 'PUT', body: JSON.stringify(body) })
+const remove = { method: 'DELETE' }
 const errorOf = ({ body }: Answer) => (body as { error: { message: string; fix?: string } }).error
 
 test('a plan is told, and a powerwash is asked for and taken back', async (t) => {
@@ -229,6 +230,22 @@ test('FleetLock gives the lock to one at a time, in the form that its clients kn
   t.regex(await ask('pre-reboot', client('two'), ...asked), /it has the lock of another group/)
   releases.lock = async () => ({ isHeld: false })
   t.regex(await ask('pre-reboot', client('two'), ...asked), /nobody may now/)
+})
+
+test('FleetLock is answered over HTTPS too, and by nobody unless it is switched on', async (t) => {
+  const body = JSON.stringify({ client_params: { group: 'workers', id: 'one' } })
+  const args = (caFile: string) => ['--cacert', caFile, '-H', 'fleet-lock-protocol: true', '-d', body]
+  const on = await startHttpWithReleases(t)
+  const secure = ['-w', '%{http_code}', ...args(on.caFile)]
+  t.is(await curl(...secure, `${on.tlsUrl}/fleetlock/v1/pre-reboot`), '200')
+  const off = await startHttp(t, { isFleetLockOn: false, releases: on.releases })
+  for (const url of [off.url, off.tlsUrl]) {
+    for (const path of ['pre-reboot', 'steady-state', 'nothing']) {
+      const answer = await curl(...args(off.caFile), '-w', '%{http_code}', `${url}/fleetlock/v1/${path}`)
+      t.regex(answer, /"not_found".*set fleetlock\/enabled to true.*404$/)
+    }
+  }
+  t.deepEqual(on.releases.calls, [['lock', 'workers', 'one']])
 })
 
 test('FleetLock refuses what is not of its protocol', async (t) => {

@@ -55,6 +55,11 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
     audit: store.audit,
     serverConfig: () => [{ key: 'http/port', value: '8080', source: 'default' }],
     scripts: await loadBootScripts('boot/ipxe', SERVER),
+    isFleetLockOn: true,
+    connectionsPerAddress: 256,
+    isKnownAddress: () => false,
+    ca: { pem: authority.pem, fingerprint: authority.fingerprint, file: caFile },
+    challengeAnswer: () => undefined,
     version: '1.2.3',
     clock: systemClock,
     log: silentLog,
@@ -163,7 +168,7 @@ export async function call(url: string, init: RequestInit = {}): Promise<Answer>
   const response = await fetch(url, init)
   const text = await response.text()
   const isJson = response.headers.get('content-type') === 'application/json'
-  return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text }
+  return { status: response.status, headers: response.headers, body: isJson && text !== '' ? JSON.parse(text) : text }
 }
 
 export const post = (body: unknown) => ({ method: 'POST', body: JSON.stringify(body) })
