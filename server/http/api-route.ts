@@ -2,10 +2,11 @@
 
 import type { IncomingMessage } from 'node:http'
 
+import type { Clock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
 import { didYouMean } from '#lib/nearest.ts'
-import type { AuditLog, TokenStore } from '#machine/access-ports.ts'
+import type { AuditLog, TokenRole, TokenStore } from '#machine/access-ports.ts'
 import type {
   Bundles,
   EventLog,
@@ -19,6 +20,7 @@ import type {
   Profiles,
   Releases,
 } from '#machine/ports.ts'
+import type { CaView } from '#machine/tls-ports.ts'
 
 import type { Imports } from './imports.ts'
 
@@ -36,24 +38,38 @@ export interface ApiParts {
   readonly releases: Releases
   readonly powerwashes: Powerwashes
   readonly imageStore: ImageStore
+  readonly ca: CaView
 }
 
 export interface RouteParts extends ApiParts {
   readonly imports: Imports
+  readonly clock: Clock
 }
+
+/** Values are named one by one, so that no secret gets into the audit log by accident. */
+export type AuditDetail = Readonly<Record<string, string | number | boolean | undefined>>
 
 export interface ApiCall {
   readonly request: IncomingMessage
+  /** Who asks: `token <name> (<id>)`, `control socket`. */
+  readonly actor: string
   readonly query: URLSearchParams
   /** The `:mac` of the path. Throws KitError `invalid-input`. */
   mac(): Mac
   /** Another hole of the path, as the client wrote it. */
   name(hole: 'version' | 'channel' | 'id' | 'holder'): string
+  /**
+   * What the audit log is to say of this call beside its path; said before the work, for it may fail. Never a secret.
+   * `target` in place of what the holes of the path hold.
+   */
+  note(detail: AuditDetail, target?: string): void
 }
 
 export interface ApiRoute {
   readonly method: 'get' | 'put' | 'post' | 'delete'
   readonly path: string
+  /** The least role that may; `viewer` for GET and `operator` for all else when absent. */
+  readonly needs?: TokenRole
   /** Of the answer when all went well; 200 when absent. */
   readonly status?: number
   /** Resolves with the body of the answer. */

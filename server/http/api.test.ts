@@ -7,6 +7,7 @@ import { parseIpv4 } from '#lib/ipv4.ts'
 import { parseMac } from '#lib/mac.ts'
 import type { MachineView } from '#machine/ports.ts'
 import { call, codeOf, curl, post, startHttpWithReleases, startHttpWithToken } from '#testing/http-fixture.ts'
+import { callTls } from '#testing/tls-fixture.ts'
 
 import { API_ROUTES } from './api-routes.ts'
 
@@ -24,7 +25,8 @@ const MACHINE: MachineView = {
 }
 
 test('each route of the API wants a token, answers with one, and over the control socket without', async (t) => {
-  const { url, api, socketFile, knowMachine, releases, imageStore, files } = await startHttpWithReleases(t)
+  const http = await startHttpWithReleases(t)
+  const { tlsUrl, authority, api, socketFile, knowMachine, releases, imageStore, files, store } = http
   knowMachine(MACHINE)
   releases.quarantineViews.push({
     version: '2026.1',
@@ -44,16 +46,17 @@ test('each route of the API wants a token, answers with one, and over the contro
     '/channels/:channel/pause': { paused: true },
     '/tokens': { name: 'x' },
   }
+  const spare = await store.tokens.make({ name: 'spare', role: 'viewer' })
   for (const { method, path, status = 200 } of API_ROUTES) {
     const filled = path
       .replace(':mac', '52-54-00-12-34-56')
       .replace(':version', '2026.1')
       .replace(':channel', 'stable')
-      .replace(':id', 'import-1')
+      .replace(':id', path.startsWith('/tokens') ? spare.info.id : 'import-1')
       .replace(':holder', 'fleetlock:one')
     const body = method === 'put' || method === 'post' ? { body: JSON.stringify(bodies[path] ?? {}) } : {}
     const init = { method: method.toUpperCase(), ...body }
-    const refused = await call(`${url}/api/v1${filled}`, init)
+    const refused = await callTls(`${tlsUrl}/api/v1${filled}`, { ca: authority.pem, ...init })
     t.is(refused.status, 401, path)
     t.is(refused.headers.get('www-authenticate'), 'Bearer realm="kateskit"')
     t.is((await api(filled, init)).status, status, path)
@@ -94,7 +97,8 @@ test('answers of the API say what docs/ports-and-endpoints.md says', async (t) =
     ['/roles', { roles: ['control-plane', 'worker'] }],
     ['/leases', { leases: [lease] }],
     ['/events', { events: [] }],
-    ['/tokens', { tokens: await store.tokens.list() }],
+    ['/audit', { entries: [] }],
+    ['/audit/verify', await store.audit.verify()],
   ]
   for (const [path, body] of bodies) {
     const answer = await api(path)
@@ -126,12 +130,13 @@ test('PUT role assigns it, and refuses one that is not there or no name', async 
 })
 
 test('POST tokens makes one that works, shown once', async (t) => {
-  const { api, url, store } = await startHttpWithToken(t)
+  const { api, tlsUrl, authority, store } = await startHttpWithToken(t)
   const made = (await api('/tokens', post({ name: 'phone' }))).body as {
     secret: string
     info: { id: string }
   }
-  const answer = await call(`${url}/api/v1/roles`, { headers: { authorization: `bearer ${made.secret}` } })
+  const headers = { authorization: `bearer ${made.secret}` }
+  const answer = await callTls(`${tlsUrl}/api/v1/roles`, { ca: authority.pem, headers })
   t.is(answer.status, 200)
   t.false(JSON.stringify((await api('/tokens')).body).includes(made.secret.slice(17)))
   const [event] = await store.events.list({ limit: 1 })
@@ -173,9 +178,9 @@ test('an internal error shows nothing of its cause', async (t) => {
 })
 
 test('an address that guesses tokens has to wait, even with the right one', async (t) => {
-  const { api, url } = await startHttpWithToken(t, { clock: { ...systemClock, monotonicMs: () => 0 } })
-  const guess = () =>
-    call(`${url}/api/v1/roles`, { headers: { authorization: `Bearer kit_${'0'.repeat(12)}_x` } })
+  const clock = { ...systemClock, monotonicMs: () => 0 }
+  const { api } = await startHttpWithToken(t, { clock })
+  const guess = () => api('/roles', { headers: { authorization: `Bearer kit_${'0'.repeat(12)}_x` } })
   for (let n = 0; n < 10; n++) t.is((await guess()).status, 401)
   const refused = await guess()
   t.is(refused.status, 429)

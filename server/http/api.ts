@@ -8,13 +8,14 @@ import type { Clock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 import type { Log } from '#lib/log.ts'
 
-import { requireToken } from './api-auth.ts'
+import { ApiAudit, AuditNote } from './api-audit.ts'
+import { Gate } from './api-auth.ts'
 import type { ApiCall, ApiParts, ApiRoute, RouteParts } from './api-route.ts'
 import { API_ROUTES, parseMacField } from './api-routes.ts'
+import { type Caller, CONTROL_SOCKET, neededRole, requireRole } from './caller.ts'
 import { serveEventStream } from './event-stream.ts'
 import { sendError, sendJson } from './exchange.ts'
 import { Imports } from './imports.ts'
-import { LoginLimit } from './login-limit.ts'
 
 export interface ApiOptions extends ApiParts {
   readonly clock: Clock
@@ -30,33 +31,59 @@ export interface Api {
   readonly trusted: (request: IncomingMessage, response: ServerResponse) => void
   /** For everybody else: wants a token. */
   readonly guarded: (request: IncomingMessage, response: ServerResponse) => void
+  /** The refusal of a request over plain HTTP. */
+  readonly refusePlain: Gate['refusePlain']
+  /** Resolves when all that was refused is written down. */
+  stop(): Promise<void>
+}
+
+interface AppParts extends ApiOptions, RouteParts {
+  readonly trail: ApiAudit
+  readonly admit: (request: Request, response: Response) => Promise<Caller>
 }
 
 export function createApi(options: ApiOptions): Api {
-  const guarded = newApp()
-  guarded.use(requireToken(options.tokens, new LoginLimit(options.clock)))
-  const trusted = newApp()
-  const parts = { ...options, imports: new Imports(options.log) }
-  for (const app of [guarded, trusted]) addRoutes(app, parts)
-  return { trusted, guarded }
+  const trail = new ApiAudit(options)
+  const gate = new Gate({ tokens: options.tokens, audit: trail, clock: options.clock })
+  const parts = { ...options, imports: new Imports(options.log), trail }
+  return {
+    trusted: newApp({ ...parts, admit: async () => CONTROL_SOCKET }),
+    guarded: newApp({ ...parts, admit: (request, response) => gate.admit(request, response) }),
+    refusePlain: (request, httpsUrl) => gate.refusePlain(request, httpsUrl),
+    stop: () => trail.stop(),
+  }
 }
 
-function newApp(): Express {
+function newApp(parts: AppParts): Express {
   const app = express()
   app.disable('x-powered-by')
   app.disable('etag')
   app.enable('case sensitive routing')
+  const callers = new WeakMap<Request, Caller>()
+  app.use(async (request, response, next) => {
+    callers.set(request, await parts.admit(request, response))
+    next()
+  })
+  addRoutes(app, parts, (request) => callers.get(request) ?? nobody())
   return app
 }
 
-function addRoutes(app: Express, options: ApiOptions & RouteParts): void {
+/** No request gets past `admit` without one. */
+function nobody(): never {
+  throw new KitError('internal', 'Cannot tell who calls')
+}
+
+function addRoutes(app: Express, parts: AppParts, callerOf: (request: Request) => Caller): void {
   app.get(`${PREFIX}/events`, async (request, response, next) => {
     if (!request.headers.accept?.includes('text/event-stream')) return next()
-    await serveEventStream({ request, response, query: queryOf(request) }, options)
+    const caller = callerOf(request)
+    requireRole(caller, 'viewer')
+    const mayGoOn = () => caller.mayGoOn()
+    await serveEventStream({ request, response, query: queryOf(request), mayGoOn }, parts)
   })
   for (const route of API_ROUTES) {
     app[route.method](`${PREFIX}${route.path}`, async (request, response) => {
-      const body = await route.answer(callOf(request), options)
+      const body = await answer(route, { request, caller: callerOf(request), parts })
       sendJson(response, route.status ?? 200, body)
     })
   }
@@ -71,17 +98,37 @@ function addRoutes(app: Express, options: ApiOptions & RouteParts): void {
     sendError(
       response,
       isBadPath(error) ? new KitError('invalid-input', 'Cannot read this path') : error,
-      options.log,
+      parts.log,
     )
   })
 }
 
-function callOf(request: Request): ApiCall {
+interface Asked {
+  readonly request: Request
+  readonly caller: Caller
+  readonly parts: AppParts
+}
+
+async function answer(route: ApiRoute, { request, caller, parts }: Asked): Promise<unknown> {
+  const note = new AuditNote(caller, route, request.params)
+  try {
+    requireRole(caller, neededRole(route))
+  } catch (error) {
+    parts.trail.roleRefused(note)
+    throw error
+  }
+  const work = async () => route.answer(callOf(request, { caller, note }), parts)
+  return route.method === 'get' ? work() : parts.trail.record(note, work)
+}
+
+function callOf(request: Request, { caller, note }: { caller: Caller; note: AuditNote }): ApiCall {
   return {
     request,
+    actor: caller.actor,
     query: queryOf(request),
     mac: () => parseMacField(String(request.params['mac'])),
     name: (hole) => String(request.params[hole]),
+    note: note.add,
   }
 }
 

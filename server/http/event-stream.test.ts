@@ -1,8 +1,9 @@
 // Tests of events as a stream: nothing missed, nothing twice, nothing left behind.
 
 import { once } from 'node:events'
-import { get, type IncomingMessage } from 'node:http'
-import { connect, type Socket } from 'node:net'
+import type { IncomingMessage } from 'node:http'
+import { get } from 'node:https'
+import { connect } from 'node:tls'
 
 import test from 'ava'
 
@@ -21,11 +22,12 @@ interface Stream {
 }
 
 async function stream(
-  { url, headers }: { url: string; headers: object },
+  { tlsUrl, authority, headers }: Pick<HttpFixture, 'tlsUrl' | 'authority'> & { headers: object },
   path: string,
   extra: object = {},
 ): Promise<Stream> {
-  const request = get(`${url}/api/v1/events${path}`, {
+  const request = get(`${tlsUrl}/api/v1/events${path}`, {
+    ca: authority.pem,
     headers: { ...headers, accept: 'text/event-stream', ...extra },
   })
   const [response] = (await once(request, 'response')) as [IncomingMessage]
@@ -98,7 +100,7 @@ test('a stop of the service ends a stream that is still being told old events', 
     },
   })
   events.resolve(http)
-  const { response } = await stream({ url: http.url, headers: filled.headers }, '?after=0')
+  const { response } = await stream({ ...http, headers: filled.headers }, '?after=0')
   response.resume()
   await once(response, 'end')
   t.pass()
@@ -121,7 +123,8 @@ test('a reader of events who leaves while the token is looked up leaves nothing 
       },
     },
   })
-  const request = get(`${slow.url}/api/v1/events`, {
+  const request = get(`${slow.tlsUrl}/api/v1/events`, {
+    ca: slow.authority.pem,
     headers: { ...http.headers, accept: 'text/event-stream' },
   })
   request.on('error', () => {})
@@ -171,7 +174,7 @@ test('the event stream beats while nothing happens, and ends when the service st
 
 test('a reader of events that does not read is cut off', async (t) => {
   const http = await startHttpWithToken(t)
-  const socket: Socket = connect(http.port, '127.0.0.1')
+  const socket = connect({ host: '127.0.0.1', port: http.tlsPort, ca: http.authority.pem })
   socket.write(
     `GET /api/v1/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: ${http.headers.authorization}\r\n\r\n`,
   )

@@ -7,7 +7,8 @@ import type { Log } from '#lib/log.ts'
 import type { Event } from '#machine/event.ts'
 import type { EventLog } from '#machine/ports.ts'
 
-import { parseEventQuery, parseWhole } from './api-routes.ts'
+import { parseEventQuery } from './api-routes.ts'
+import { parseWhole } from './page-query.ts'
 
 export interface EventStreamOptions {
   readonly events: EventLog
@@ -26,6 +27,8 @@ interface StreamRequest {
   readonly request: IncomingMessage
   readonly response: ServerResponse
   readonly query: URLSearchParams
+  /** Asked with every heartbeat: a reader whose token was revoked hears no more. */
+  readonly mayGoOn: () => Promise<boolean>
 }
 
 /**
@@ -33,7 +36,7 @@ interface StreamRequest {
  * `Last-Event-ID`, else after `?after=`, else with the next event.
  */
 export async function serveEventStream(
-  { request, response, query }: StreamRequest,
+  { request, response, query, mayGoOn }: StreamRequest,
   options: EventStreamOptions,
 ): Promise<void> {
   const { mac, afterId: asked } = parseEventQuery(query)
@@ -54,7 +57,7 @@ export async function serveEventStream(
   const unsubscribe = options.events.subscribe((event) => {
     if (mac === undefined || event.mac === mac) deliver(event)
   })
-  const stopHeartbeat = keepAlive(response, options.clock)
+  const stopHeartbeat = keepAlive(response, mayGoOn, options)
   const end = () => response.end()
   options.stopping.addEventListener('abort', end)
   response.once('close', () => {
@@ -119,12 +122,28 @@ function encode(event: Event): string {
 }
 
 /** Comments that keep proxies and the stall guard from taking a quiet stream for a dead one. */
-function keepAlive(response: ServerResponse, clock: Clock): () => void {
+function keepAlive(
+  response: ServerResponse,
+  mayGoOn: () => Promise<boolean>,
+  { clock, log }: EventStreamOptions,
+): () => void {
   let cancel = () => {}
-  const beat = () => {
+  let isStopped = false
+  const beat = async () => {
+    if (!(await mayGoOn())) return response.end()
+    if (isStopped) return
     if (!response.writableEnded) response.write(': still here\n\n')
-    cancel = clock.after(HEARTBEAT_MS, beat)
+    cancel = clock.after(HEARTBEAT_MS, begin)
   }
-  cancel = clock.after(HEARTBEAT_MS, beat)
-  return () => cancel()
+  const begin = () => {
+    beat().catch((error: unknown) => {
+      log.error({ err: error }, 'Cannot tell whether a reader of events may go on')
+      response.destroy()
+    })
+  }
+  cancel = clock.after(HEARTBEAT_MS, begin)
+  return () => {
+    isStopped = true
+    cancel()
+  }
 }

@@ -11,9 +11,12 @@ import { type Exchange, requireMethod, sendError, sendJson } from './exchange.ts
 import { type FileDoor, serveBundle, serveImage, serveLoader } from './file-door.ts'
 import { type FleetLockDoor, serveFleetLock } from './fleetlock.ts'
 import { type MachineDoor, serveMachine } from './machine-door.ts'
+import { type ServerDoor, serveCa, serveChallenge, serveTime } from './server-door.ts'
 
-export interface Doors extends BootDoor, FileDoor, FleetLockDoor, MachineDoor {
+export interface Doors extends BootDoor, FileDoor, FleetLockDoor, MachineDoor, ServerDoor {
   readonly api: Api
+  /** Where HTTPS is. */
+  readonly tlsPort: () => number
   readonly version: string
   readonly log: Log
 }
@@ -30,6 +33,9 @@ const ROUTES: readonly Route[] = [
   { prefix: '/images/', serve: serveImage },
   { prefix: '/bundles/', serve: serveBundle },
   { prefix: '/v1/machines/', serve: serveMachine },
+  { prefix: '/v1/ca.pem', serve: serveCa },
+  { prefix: '/v1/time', serve: serveTime },
+  { prefix: '/.well-known/acme-challenge/', serve: serveChallenge },
   { prefix: '/fleetlock/v1/', serve: serveFleetLock },
   { prefix: '/api/v1/', serve: serveApi },
   { prefix: '/healthz', serve: serveHealth },
@@ -71,7 +77,12 @@ function parseTarget(target: string): URL {
   return url
 }
 
-function serveApi({ request, response, isTrusted }: Exchange, _rest: string, { api }: Doors): void {
+async function serveApi(exchange: Exchange, _rest: string, { api, tlsPort }: Doors): Promise<void> {
+  const { request, response, isTrusted, transport } = exchange
+  if (transport === 'plain') {
+    const { localAddress = '' } = request.socket
+    throw await api.refusePlain(request, `https://${localAddress.replace(/^::ffff:/, '')}:${tlsPort()}`)
+  }
   if (isTrusted) api.trusted(request, response)
   else api.guarded(request, response)
 }

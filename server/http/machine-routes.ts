@@ -33,6 +33,7 @@ export const MACHINE_ROUTES: readonly ApiRoute[] = [
     path: '/machines/:mac/role',
     async answer(call, { profiles }) {
       const { role } = await readBody(call.request, { shape: ROLE_BODY, maxBytes: API_BODY_MAX_BYTES })
+      call.note({ role })
       await profiles.assignRole(call.mac(), role)
       return { mac: call.mac(), role }
     },
@@ -64,6 +65,7 @@ export const MACHINE_ROUTES: readonly ApiRoute[] = [
     async answer(call, parts) {
       const shape = { shape: POWERWASH_BODY, maxBytes: API_BODY_MAX_BYTES, isOptional: true }
       const { persistence } = await readBody(call.request, shape)
+      call.note({ persistence })
       return parts.powerwashes.request(call.mac(), persistence ? 'wipe' : 'keep')
     },
   },
@@ -78,6 +80,7 @@ export const MACHINE_ROUTES: readonly ApiRoute[] = [
     async answer(call, parts) {
       const mac = call.mac()
       const { version } = await readBody(call.request, { shape: PIN_BODY, maxBytes: API_BODY_MAX_BYTES })
+      call.note({ version })
       await parts.releases.pin(mac, version)
       return { mac, pin: version }
     },

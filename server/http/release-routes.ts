@@ -34,6 +34,7 @@ export const RELEASE_ROUTES: readonly ApiRoute[] = [
     async answer(call, parts) {
       const body = await readBody(call.request, { shape: IMPORT_BODY, maxBytes: API_BODY_MAX_BYTES })
       const { source, channel } = body
+      call.note({ source: withoutLogin(source), channel })
       const then = channel === undefined ? undefined : { channel, releases: parts.releases }
       return { id: parts.imports.start(source, parts.imageStore, then) }
     },
@@ -81,6 +82,7 @@ export const RELEASE_ROUTES: readonly ApiRoute[] = [
     async answer(call, parts) {
       const channel = channelOf(call)
       const { version } = await readBody(call.request, { shape: PROMOTE_BODY, maxBytes: API_BODY_MAX_BYTES })
+      call.note({ version })
       return parts.releases.promote(version, channel)
     },
   },
@@ -90,6 +92,7 @@ export const RELEASE_ROUTES: readonly ApiRoute[] = [
     async answer(call, parts) {
       const channel = channelOf(call)
       const { paused } = await readBody(call.request, { shape: PAUSE_BODY, maxBytes: API_BODY_MAX_BYTES })
+      call.note({ paused })
       return parts.releases.pause(channel, paused)
     },
   },
@@ -138,6 +141,12 @@ export const RELEASE_ROUTES: readonly ApiRoute[] = [
     },
   },
 ]
+
+/** A URL may carry a password, or a token in its query. */
+function withoutLogin(source: string): string {
+  const url = URL.parse(source)
+  return url?.host ? `${url.protocol}//${url.host}${url.pathname}` : source
+}
 
 async function setPaused(call: ApiCall, parts: ApiParts, isPaused: boolean): Promise<RolloutView> {
   const { channel } = await findRollout(call, parts)

@@ -1,7 +1,7 @@
 // A real CA with a certificate for 127.0.0.1, and calls over TLS, with a client's certificate or without.
 
 import { mkdtempSync, rmSync } from 'node:fs'
-import { request } from 'node:https'
+import { type Agent, request } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -56,19 +56,25 @@ export interface TlsInit {
   /** The client's own, PEM. */
   readonly key?: string
   readonly cert?: string
+  /** For many calls: new connections of one address are limited. */
+  readonly agent?: Agent
 }
 
-/** Like `call`, over a connection of its own. */
+/** Like `call`, over a connection of its own unless there is an agent. */
 export function callTls(url: string, { body, ...init }: TlsInit): Promise<Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer>()
-  const sent = request(url, { ...init, agent: false }, async (response) => {
+  const sent = request(url, { agent: false, ...init }, async (response) => {
     try {
       const text = Buffer.concat(await response.toArray()).toString()
       const headers = new Headers()
       for (const [name, value] of Object.entries(response.headersDistinct))
         for (const one of value ?? []) headers.append(name, one)
       const isJson = headers.get('content-type') === 'application/json'
-      resolve({ status: response.statusCode ?? 0, headers, body: isJson ? JSON.parse(text) : text })
+      resolve({
+        status: response.statusCode ?? 0,
+        headers,
+        body: isJson && text !== '' ? JSON.parse(text) : text,
+      })
     } catch (error) {
       reject(error)
     }
