@@ -45,7 +45,7 @@ export async function makeSecretArchive(
       files.push({ entry, content })
     } else {
       problems.push(
-        problemOf(entry, `a machine's secrets are at most ${machineBytes} bytes, and it is too much`),
+        problemOf(entry, `it does not fit: a machine's secrets are at most ${machineBytes} bytes in all`),
       )
     }
   }
