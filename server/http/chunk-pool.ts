@@ -4,6 +4,8 @@ export interface ChunkPoolOptions {
   readonly chunkBytes: number
   /** How many chunks nobody uses stay for the next one who wants them. */
   readonly idleChunks: number
+  /** How many are lent at most before new borrowers are to do with less: one who reads slowly keeps a chunk for hours. */
+  readonly lentChunks: number
 }
 
 /** Bytes lent until `giveBack`, which is called exactly once. Nobody writes to them. */
@@ -21,12 +23,14 @@ interface Chunk {
 export class ChunkPool {
   readonly chunkBytes: number
   readonly #idleMax: number
+  readonly #lentMax: number
   /** The one used last is last. */
   readonly #chunks = new Map<string, Chunk>()
   readonly #spare: Buffer[] = []
   #idle = 0
 
-  constructor({ chunkBytes, idleChunks }: ChunkPoolOptions) {
+  constructor({ chunkBytes, idleChunks, lentChunks }: ChunkPoolOptions) {
+    this.#lentMax = lentChunks
     this.chunkBytes = chunkBytes
     this.#idleMax = idleChunks
   }
@@ -34,6 +38,16 @@ export class ChunkPool {
   /** How many chunks hold memory: those lent plus at most twice `idleChunks`. */
   get size(): number {
     return this.#chunks.size + this.#spare.length
+  }
+
+  /** Lent or idle: borrowing it takes no more memory. */
+  has(key: string): boolean {
+    return this.#chunks.has(key)
+  }
+
+  /** So many slow readers hold chunks that no more should be lent. */
+  get isCrowded(): boolean {
+    return this.#chunks.size - this.#idle >= this.#lentMax
   }
 
   /**

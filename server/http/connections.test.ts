@@ -1,7 +1,11 @@
 // Clients that open thousands of connections, and those beside them that must not notice.
 
+import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { connect, type Socket } from 'node:net'
+import { writeFileSync } from 'node:fs'
+import { createServer, get } from 'node:http'
+import { type AddressInfo, connect, type Socket } from 'node:net'
+import { join } from 'node:path'
 
 import test, { type ExecutionContext } from 'ava'
 
@@ -9,7 +13,9 @@ import { parseIpv4 } from '#lib/ipv4.ts'
 import { curl, startHttp } from '#testing/http-fixture.ts'
 import { TurnedClock } from '#testing/turned-clock.ts'
 
+import { ChunkPool } from './chunk-pool.ts'
 import { ConnectionLimit, type ConnectionLimits } from './connection-limit.ts'
+import { sendFile } from './file-sender.ts'
 
 const PLENTY = { burst: 1_000_000, perSecond: 1_000_000 }
 const LIMITS: ConnectionLimits = {
@@ -140,3 +146,35 @@ for (const transport of ['plain', 'tls'] as const) {
     t.regex(await health('--interface', '127.0.0.2'), /"ok"/)
   })
 }
+
+test('sendFile() lends no more chunks than it may to clients that do not read, and sends the others whole files', async (t) => {
+  const { folder } = await startHttp(t)
+  const content = randomBytes(8 << 20)
+  const file = join(folder, 'large')
+  writeFileSync(file, content)
+  const served = { file, sizeBytes: content.length, sha256: 'a', contentType: 'application/octet-stream' }
+  const pool = new ChunkPool({ chunkBytes: 512 * 1024, idleChunks: 0, lentChunks: 3 })
+  const server = createServer((request, response) => {
+    const url = new URL(request.url ?? '', 'http://kit')
+    sendFile({ request, response, url }, served, pool).catch(() => response.destroy())
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  const { port } = server.address() as AddressInfo
+  // Each from another place, so that they share nothing; the head says that a chunk is on its way.
+  for (let n = 0; n < 8; n++) {
+    const slow = get({ port, host: '127.0.0.1', path: `/?from=${n << 19}`, agent: false })
+    slow.on('error', () => {})
+    const [response] = await once(slow, 'response')
+    response.pause()
+  }
+  t.true(pool.size <= 4, `${pool.size} chunks`)
+  const [whole] = await once(get({ port, host: '127.0.0.1', path: '/', agent: false }), 'response')
+  const hash = createHash('sha256')
+  for await (const bytes of whole) hash.update(bytes)
+  t.is(hash.digest('hex'), createHash('sha256').update(content).digest('hex'))
+})

@@ -9,6 +9,9 @@ import { type Selection, selectBytes } from './byte-range.ts'
 import type { ChunkPool } from './chunk-pool.ts'
 import type { Exchange } from './exchange.ts'
 
+/** What one client gets at a time when many slow ones hold the shared chunks. */
+const CROWDED_BYTES = 32 * 1024
+
 export interface ServedFile {
   /** Where it lies on the server: never made from anything a client sent. */
   readonly file: string
@@ -135,7 +138,21 @@ async function sendBytes(response: ServerResponse, identity: string, sending: Se
   for (let offset = start; offset < end; ) {
     const base = offset - (offset % pool.chunkBytes)
     const length = Math.min(pool.chunkBytes, sizeBytes - base)
-    const loan = await pool.borrow(`${identity}:${base}`, (buffer) => readFully(handle, buffer, base, length))
+    const key = `${identity}:${base}`
+    if (pool.isCrowded && !pool.has(key)) {
+      // Of its own, and small: what slow readers hold stays bounded by the number of connections.
+      const few = await readFully(
+        handle,
+        Buffer.allocUnsafeSlow(Math.min(CROWDED_BYTES, end - offset)),
+        offset,
+      )
+      if (response.destroyed || !(await Promise.race([written(response, few), closed]))) return false
+      offset += few.length
+      continue
+    }
+    const loan = await pool.borrow(key, async (buffer) => {
+      return (await readFully(handle, buffer.subarray(0, length), base)).length
+    })
     try {
       const bytes = loan.bytes.subarray(offset - base, end - base)
       if (response.destroyed || !(await Promise.race([written(response, bytes), closed]))) return false
@@ -153,11 +170,12 @@ function written(response: ServerResponse, bytes: Buffer): Promise<boolean> {
   return new Promise((resolve) => response.write(bytes, (error) => resolve(!error)))
 }
 
-async function readFully(handle: FileHandle, buffer: Buffer, base: number, length: number): Promise<number> {
-  for (let done = 0; done < length; ) {
-    const { bytesRead } = await handle.read(buffer, done, length - done, base + done)
+/** Fills the buffer from that position of the file on. */
+async function readFully(handle: FileHandle, buffer: Buffer, position: number): Promise<Buffer> {
+  for (let done = 0; done < buffer.length; ) {
+    const { bytesRead } = await handle.read(buffer, done, buffer.length - done, position + done)
     if (bytesRead === 0) throw new KitError('unavailable', 'Cannot send this file: it became shorter')
     done += bytesRead
   }
-  return length
+  return buffer
 }

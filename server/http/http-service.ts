@@ -65,8 +65,9 @@ const RATES = {
 } as const
 /** What downloads under way get to end by themselves at a stop. */
 const STOP_GRACE_MS = 1_000
-// 512 KiB: half a millisecond of a gigabit line and few trips to the thread pool; 64 of them stay in memory.
-const CHUNKS = { chunkBytes: 512 * 1024, idleChunks: 64 }
+// 512 KiB: half a millisecond of a gigabit line and few trips to the thread pool; 64 of them stay in memory, and slow
+// readers keep 128 at most.
+const CHUNKS = { chunkBytes: 512 * 1024, idleChunks: 64, lentChunks: 128 }
 
 export function createHttpService(options: HttpServiceOptions): HttpService {
   const stop = new AbortController()

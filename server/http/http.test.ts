@@ -208,7 +208,7 @@ test('the templates say what they are for on their second line', (t) => {
 })
 
 test('ChunkPool reads a chunk once for all who want it, and holds a bounded number', async (t) => {
-  const pool = new ChunkPool({ chunkBytes: 4, idleChunks: 2 })
+  const pool = new ChunkPool({ chunkBytes: 4, idleChunks: 2, lentChunks: 9 })
   let reads = 0
   const load = (text: string) => async (buffer: Buffer) => {
     reads++
@@ -233,7 +233,7 @@ test('ChunkPool reads a chunk once for all who want it, and holds a bounded numb
 })
 
 test('ChunkPool tries again after a read failed', async (t) => {
-  const pool = new ChunkPool({ chunkBytes: 4, idleChunks: 2 })
+  const pool = new ChunkPool({ chunkBytes: 4, idleChunks: 2, lentChunks: 9 })
   const fail = () => pool.borrow('a', () => Promise.reject(new Error('EIO')))
   const outcomes = await Promise.allSettled([fail(), fail()])
   t.deepEqual(
