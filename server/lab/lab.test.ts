@@ -28,6 +28,7 @@ const FILES: MachineFiles = {
   serialLog: '/lab/one.log',
   serialSocket: '/lab/one.console',
   monitorSocket: '/lab/one.qmp',
+  tpmSocket: '/lab/one.tpm',
   firmwareVariables: '/lab/a,b.fd',
 }
 
@@ -63,6 +64,11 @@ const QEMU_CASES: readonly [string, Partial<MachineSpec>, RegExp][] = [
       ],
     },
     /nvme,drive=disk0,bootindex=2,serial=nvme0 .*ide-hd,bus=ide.1,drive=disk1,bootindex=3,serial=S1 .*usb-storage,bus=usb2.0,removable=on,drive=disk2/,
+  ],
+  [
+    'gives it a TPM when it has one',
+    { tpm: { stateFolder: '/lab/tpm' } },
+    /-chardev socket,id=tpm0,path=\/lab\/one\.tpm -tpmdev emulator,id=tpm0,chardev=tpm0 -device tpm-tis,tpmdev=tpm0/,
   ],
   ['has a watchdog that resets', {}, /-device i6300esb -action watchdog=reset/],
   ['switches PXE off for UEFI HTTP boot', { networkBoot: 'http' }, /IPv4PXESupport,string=no/],

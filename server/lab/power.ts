@@ -15,7 +15,8 @@ export interface PowerOptions {
   /** For messages. */
   readonly name: string
   readonly monitorSocket: string
-  readonly launch: () => Child
+  /** Once for each start; the QEMU of the start before has ended by then. */
+  readonly launch: () => Promise<Child>
 }
 
 export interface Power {
@@ -66,7 +67,7 @@ function isRestart(qmp: Qmp): boolean {
 
 /** QEMU has taken its arguments once its monitor answers; before that it may end with a complaint. */
 async function start({ name, monitorSocket, launch }: PowerOptions): Promise<Running> {
-  const qemu = launch()
+  const qemu = await launch()
   let complaint = ''
   qemu.process.stderr?.on('data', (chunk: Buffer) => {
     complaint = (complaint + chunk.toString()).slice(-MAX_COMPLAINT)

@@ -22,6 +22,12 @@ export interface DiskSpec {
   readonly writeLog?: string
 }
 
+/** A TPM 2.0, by swtpm. */
+export interface TpmSpec {
+  /** Absolute. Where what it remembers lies: the same TPM as long as that stays; made, with a new one, when it is not there. */
+  readonly stateFolder: string
+}
+
 export interface MachineSpec {
   readonly name: string
   readonly mac: Mac
@@ -33,6 +39,8 @@ export interface MachineSpec {
   readonly uuid?: string
   /** In the order in which firmware tries them; a BIOS tries the first one only. */
   readonly disks?: readonly DiskSpec[]
+  /** Default: none. */
+  readonly tpm?: TpmSpec
   /** Default: network first, then the disks. */
   readonly bootOrder?: 'network-first' | 'disk-first'
   /** QEMU's name of the network card. */
@@ -50,6 +58,8 @@ export interface MachineFiles {
   readonly serialSocket: string
   /** QMP. */
   readonly monitorSocket: string
+  /** Of swtpm; used by machines with a TPM only. */
+  readonly tpmSocket: string
   /** UEFI only: the machine's own copy of OVMF's variables. Its boot options are its own, and survive a power cut as on a board. */
   readonly firmwareVariables: string
 }
@@ -77,6 +87,7 @@ export function qemuArguments(spec: MachineSpec, files: MachineFiles, tap: strin
     ...(spec.firmware === 'uefi' ? uefiArguments(spec, files) : []),
     ...networkArguments(spec, tap),
     ...(spec.disks ?? []).flatMap((disk, index) => diskArguments(spec, disk, index)),
+    ...(spec.tpm === undefined ? [] : tpmArguments(files)),
     ...WATCHDOG,
     ...(spec.extraArguments ?? []),
   ]
@@ -152,6 +163,14 @@ function diskArguments(spec: MachineSpec, disk: DiskSpec, index: number): string
       '-device',
       device.replace('DRIVE', common),
     ]),
+  ]
+}
+
+/** The older interface of the two: every firmware and every kernel here has a driver for it. */
+function tpmArguments({ tpmSocket }: MachineFiles): string[] {
+  return [
+    ...['-chardev', `socket,id=tpm0,path=${escapeOption(tpmSocket)}`],
+    ...['-tpmdev', 'emulator,id=tpm0,chardev=tpm0', '-device', 'tpm-tis,tpmdev=tpm0'],
   ]
 }
 

@@ -9,6 +9,7 @@ import type { Netns } from './netns.ts'
 import { switchOn } from './power.ts'
 import { type DiskSpec, type MachineFiles, type MachineSpec, OVMF_VARIABLES, qemuArguments } from './qemu.ts'
 import { SerialLog } from './serial-log.ts'
+import { createTpm } from './tpm.ts'
 
 /** sockaddr_un holds 108 bytes with the zero at the end (unix(7)). */
 const SOCKET_PATH_LIMIT = 107
@@ -53,29 +54,40 @@ export async function createVm(place: VmPlace, spec: MachineSpec): Promise<Vm> {
   const poweredOnMs = Date.now()
   const serial = new SerialLog(files.serialLog, said)
   await serial.follow()
+  const tpm = spec.tpm && createTpm({ ...spec.tpm, socket: files.tpmSocket })
+  const tidy = async () => {
+    await serial.stop()
+    await tpm?.powerOff()
+  }
   const power = await switchOn({
     name: spec.name,
     monitorSocket: files.monitorSocket,
-    launch: () => place.netns.start('qemu-system-x86_64', args, { stdio: ['ignore', 'ignore', 'pipe'] }),
+    async launch() {
+      await tpm?.powerOn()
+      return place.netns.start('qemu-system-x86_64', args, { stdio: ['ignore', 'ignore', 'pipe'] })
+    },
   }).catch(async (error: unknown) => {
-    await serial.stop()
+    await tidy()
     throw error
   })
   // However it ends: a machine may also switch itself off.
-  const tidied = power.exited.then(() => serial.stop())
+  const exited = power.exited.then(async (how) => {
+    await tidy()
+    return how
+  })
   return {
     spec,
     files,
     serial,
     poweredOnMs,
     tap: place.tap,
-    exited: power.exited,
+    exited,
     waitFor: (pattern, timeoutMs) => serial.waitFor(pattern, timeoutMs),
     type: (text) => typeOn(files.serialSocket, text),
     reset: () => power.reset(),
     async kill() {
       await power.kill()
-      await tidied
+      await exited
     },
   }
 }
@@ -85,12 +97,13 @@ export function machineFiles(folder: string, name: string): MachineFiles {
     serialLog: join(folder, `${name}.log`),
     serialSocket: join(folder, `${name}.console`),
     monitorSocket: join(folder, `${name}.qmp`),
+    tpmSocket: join(folder, `${name}.tpm`),
     firmwareVariables: join(folder, `${name}.vars.fd`),
   }
 }
 
 async function prepareFiles(folder: string, files: MachineFiles, spec: MachineSpec): Promise<void> {
-  for (const socket of [files.serialSocket, files.monitorSocket]) {
+  for (const socket of [files.serialSocket, files.monitorSocket, files.tpmSocket]) {
     if (Buffer.byteLength(socket) > SOCKET_PATH_LIMIT) {
       throw new KitError('invalid-input', `Cannot make the socket ${socket}: its path is too long`, {
         fix: 'use a checkout nearer to the root, or name a shorter folder with --state',
