@@ -48,6 +48,11 @@ export class Sender {
     return clock.monotonicMs() - this.#heardMs < policy.firstDelayMs
   }
 
+  /** Something came back from where the request seemed to come from. */
+  get wasHeard(): boolean {
+    return this.#heardMs > Number.NEGATIVE_INFINITY
+  }
+
   begin(): void {
     this.#take(beginTransfer(this.#options.plan, this.#options.policy))
   }

@@ -12,20 +12,18 @@ import { encodeTftp, TFTP_ERROR, type TftpRequest } from '#wire/tftp.ts'
 import { ETHERNET_BLOCK_BYTES, type TransferLimits } from '#wire/tftp-options.ts'
 
 import { findPacket, openOwnPort } from './channel.ts'
+import { type Placed, type PlaceLimits, Places } from './places.ts'
 import type { TftpLookup } from './routes.ts'
 import { type Channel, type Peer, Session } from './session.ts'
 import { RETRY_POLICY, type RetryPolicy } from './transfer.ts'
 
-export interface TftpLimits extends TransferLimits {
-  readonly maxTransfers: number
-  /** Per client address: with NAT, of all machines behind it. */
-  readonly maxTransfersPerClient: number
-}
+export interface TftpLimits extends TransferLimits, PlaceLimits {}
 
 const DEFAULT_LIMITS: TftpLimits = {
   maxBlockBytes: ETHERNET_BLOCK_BYTES,
   maxWindowBlocks: 64,
   maxTransfers: 512,
+  keptForKnown: 128,
   maxTransfersPerClient: 16,
 }
 
@@ -41,6 +39,8 @@ export interface TftpServiceOptions {
   /** All transfers run over `port`, for clients behind NAT. */
   readonly singlePort?: boolean
   readonly lookup: TftpLookup
+  /** The address that a known machine had last. It can be forged: it opens head-room and nothing else. Cheap. */
+  readonly isKnownAddress?: (ip: Ipv4) => boolean
   /** A client has confirmed the last byte. `name` is without leading slashes. Must not throw. */
   readonly onSent?: (ip: Ipv4, name: string, sizeBytes: number) => void
   readonly openUdp: OpenUdp
@@ -59,7 +59,7 @@ export function createTftpService(options: TftpServiceOptions): TftpService {
   return new TftpListener(options)
 }
 
-interface ActiveSession {
+interface ActiveSession extends Placed {
   readonly session: Session
   /** The request as it came, to know a repetition. */
   readonly bytes: Uint8Array
@@ -70,7 +70,7 @@ class TftpListener implements TftpService {
   readonly #options: TftpServiceOptions
   readonly #limits: TftpLimits
   /** By `ip:port` of the client. */
-  readonly #active = new Map<string, ActiveSession>()
+  readonly #active: Places<ActiveSession>
   /** All sessions that still have a socket or wait for a lookup, also those whose client has begun another. */
   readonly #running = new Set<Promise<void>>()
   #listener: Socket | undefined
@@ -78,6 +78,7 @@ class TftpListener implements TftpService {
   constructor(options: TftpServiceOptions) {
     this.#options = options
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits }
+    this.#active = new Places(this.#limits)
   }
 
   port(): number {
@@ -103,7 +104,7 @@ class TftpListener implements TftpService {
     if (listener === undefined) return
     this.#listener = undefined
     listener.removeAllListeners('message')
-    for (const { session } of this.#active.values()) session.stop('The server is stopping')
+    for (const { session } of this.#active.all()) session.stop('The server is stopping')
     await Promise.all(this.#running)
     listener.close()
     await once(listener, 'close')
@@ -141,18 +142,24 @@ class TftpListener implements TftpService {
       // A client that starts anew is silent first, and asks once more.
       if (former.session.isLively && Buffer.compare(former.bytes, bytes) === 0) return
       former.session.stop()
-      this.#active.delete(key)
+      this.#active.leave(key)
     }
-    if (!this.#hasRoomFor(peer)) {
+    if (!this.#makeRoomFor(peer)) {
       // Silence, no error: firmware asks again after a second or more, but takes an error for the last word.
       this.#options.log.debug({ ip: peer.ip }, 'TFTP: too many transfers, a request was left unanswered')
       return
     }
     const session = this.#makeSession(listener, request, peer)
-    this.#active.set(key, { session, bytes })
+    const transfer: ActiveSession = {
+      ...{ session, bytes },
+      get isHalfOpen() {
+        return session.isHalfOpen
+      },
+    }
+    this.#active.take(key, { ip: peer.ip, transfer, nowMs: this.#options.clock.monotonicMs() })
     const running = session.run().then(() => {
       this.#running.delete(running)
-      if (this.#active.get(key)?.session === session) this.#active.delete(key)
+      if (this.#active.get(key)?.session === session) this.#active.leave(key)
     })
     this.#running.add(running)
   }
@@ -178,11 +185,15 @@ class TftpListener implements TftpService {
     })
   }
 
-  #hasRoomFor(peer: Peer): boolean {
-    if (this.#active.size >= this.#limits.maxTransfers) return false
-    let ofThisClient = 0
-    for (const key of this.#active.keys()) if (key.startsWith(`${peer.ip}:`)) ofThisClient++
-    return ofThisClient < this.#limits.maxTransfersPerClient
+  #makeRoomFor({ ip }: Peer): boolean {
+    const { isKnownAddress, clock } = this.#options
+    const isKnown = isKnownAddress?.(ip) ?? false
+    const room = this.#active.roomFor(ip, { isKnown, nowMs: clock.monotonicMs() })
+    if (room === undefined) return false
+    if (room === 'room') return true
+    this.#active.get(room.key)?.session.stop()
+    this.#active.leave(room.key)
+    return true
   }
 }
 

@@ -62,6 +62,11 @@ export class Session {
     return this.#sender?.isLively ?? true
   }
 
+  /** The client has said nothing since it asked: it may be slow, gone, or never have been there. */
+  get isHalfOpen(): boolean {
+    return this.#sender?.wasHeard !== true
+  }
+
   /** Resolves when the transfer is over, however it ended, and its socket is closed. Never rejects. */
   async run(): Promise<void> {
     const { lookup, peer, refuse, log } = this.#options
