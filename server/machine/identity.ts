@@ -36,7 +36,8 @@ export interface Attempt {
   /** As it called itself in the path. */
   readonly mac: Mac
   readonly address?: Ipv4
-  readonly state: 'challenge' | 'pairing' | 'waiting'
+  /** `refused`: it could be taken in if a person approved its TPM. */
+  readonly state: 'challenge' | 'pairing' | 'waiting' | 'refused'
   readonly keySha256: string
   readonly ekSha256?: string
   readonly sinceMs: number

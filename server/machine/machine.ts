@@ -117,4 +117,6 @@ export interface Boot {
   readonly mintedMs: number
   /** `disk`: it started by itself, from its own disk. */
   readonly plan: 'live' | 'install' | 'powerwash' | 'powerwash-all' | 'local-disk' | 'hold' | 'disk'
+  /** The key (sha256, hex) of the machine that used it first: it is of use to no other. */
+  readonly keySha256?: string
 }

@@ -1,12 +1,14 @@
 // Every machine the server knows: noticed by the front doors, looked at by people.
 
 import type { Clock } from '#lib/clock.ts'
+import { KitError } from '#lib/errors.ts'
 import type { KeyedQueue } from '#lib/keyed-queue.ts'
 import type { Mac } from '#lib/mac.ts'
 import { isGroupMac } from '#lib/mac.ts'
 
 import { hostnameOf } from './boot-plan.ts'
 import type { NewEvent } from './event.ts'
+import type { Attempt, Identity } from './identity.ts'
 import type { Machine } from './machine.ts'
 import type {
   Bundles,
@@ -38,6 +40,11 @@ export interface RosterOptions {
   readonly queue: KeyedQueue<Mac>
   readonly clock: Clock
   readonly mostMachines?: number
+  readonly identities: {
+    primaryOf(mac: Mac): Mac
+    of(mac: Mac): Identity | undefined
+    attemptsOf(mac: Mac): readonly Attempt[]
+  }
   /** What releases say of a machine with a role. */
   readonly releases?: {
     wantedImage(profile: Profile, machine: Machine): string | undefined
@@ -59,9 +66,11 @@ export class Roster implements Sightings, MachineViews {
     for (const machine of await this.#options.machines.list()) this.#known.set(machine.mac, machine)
   }
 
-  async seen(mac: Mac, sighting: Sighting): Promise<void> {
-    if (isGroupMac(mac)) return
+  async seen(seenMac: Mac, seenSighting: Sighting): Promise<void> {
+    if (isGroupMac(seenMac)) return
+    const mac = this.#options.identities.primaryOf(seenMac)
     const known = this.#known.get(mac)
+    const sighting = mac === seenMac ? this.#believed(known, seenSighting) : {}
     if (known !== undefined && !tellsMore(known, sighting, this.#options.clock.nowMs())) return
     await this.#options.queue.run(mac, () => this.#notice(mac, sighting))
   }
@@ -98,6 +107,28 @@ export class Roster implements Sightings, MachineViews {
     return this.#known.get(mac) ?? (await this.#discover(mac, sighting))
   }
 
+  /**
+   * It has proved who it is, and what it says of itself counts. Its other MACs are no machines of their own any more.
+   * Throws KitError `unavailable` when there is no room for another machine.
+   */
+  async welcome(
+    mac: Mac,
+    { aliases, ...said }: Pick<Sighting, 'uuid' | 'address'> & { readonly aliases: readonly Mac[] },
+  ): Promise<void> {
+    const { queue, machines } = this.#options
+    await queue.run(mac, async () => {
+      const machine = await this.takeIn(mac, said)
+      if (machine === undefined) throw tooMany()
+      await this.save({ ...machine, ...said })
+    })
+    for (const alias of aliases) {
+      await queue.run(alias, async () => {
+        if (!this.#known.delete(alias)) return
+        await machines.remove(alias)
+      })
+    }
+  }
+
   /** Inside the queue of its MAC. */
   async save(machine: Machine): Promise<void> {
     await this.#options.machines.save(machine)
@@ -107,7 +138,18 @@ export class Roster implements Sightings, MachineViews {
   async #notice(mac: Mac, sighting: Sighting): Promise<void> {
     const known = this.#known.get(mac)
     if (known === undefined) await this.#discover(mac, sighting)
-    else await this.save({ ...known, ...sighting, lastSeenMs: this.#options.clock.nowMs() })
+    else {
+      const lastSeenMs = this.#options.clock.nowMs()
+      await this.save({ ...known, ...this.#believed(known, sighting), lastSeenMs })
+    }
+  }
+
+  /** Anybody may say anything in a machine's name: of one that proves itself it only fills in what is missing. */
+  #believed(known: Machine | undefined, sighting: Sighting): Sighting {
+    if (known === undefined || this.#options.identities.of(known.mac) === undefined) return sighting
+    return Object.fromEntries(
+      Object.entries(sighting).filter(([key]) => known[key as keyof Sighting] === undefined),
+    )
   }
 
   async #discover(mac: Mac, sighting: Sighting): Promise<Machine | undefined> {
@@ -156,10 +198,14 @@ export class Roster implements Sightings, MachineViews {
 
   async #view(machine: Machine): Promise<MachineView> {
     const profile = this.#options.profiles.profileFor(machine.mac)
-    const { releases, bundles } = this.#options
+    const { releases, bundles, identities } = this.#options
     const pin = releases?.pinOf(machine.mac)
+    const identity = identities.of(machine.mac)
+    const attempts = identities.attemptsOf(machine.mac)
     const view = {
       ...machine,
+      ...(identity !== undefined && { identity: shown(identity) }),
+      ...(attempts.length > 0 && { attempts }),
       channel: profile.channel,
       hostname: hostnameOf(machine.mac, profile),
       ...(pin !== undefined && { pin }),
@@ -178,6 +224,10 @@ export class Roster implements Sightings, MachineViews {
   }
 }
 
+function shown({ tier, sinceMs, keySha256, by, macs }: Identity): MachineView['identity'] & object {
+  return { tier, sinceMs, keySha256, by, macs }
+}
+
 function tellsMore(known: Machine, sighting: Sighting, nowMs: number): boolean {
   // Either way: a clock that was set back must not leave "last seen" in the future.
   if (Math.abs(nowMs - known.lastSeenMs) >= SEEN_RESOLUTION_MS) return true
@@ -186,4 +236,9 @@ function tellsMore(known: Machine, sighting: Sighting, nowMs: number): boolean {
     (sighting.uuid !== undefined && sighting.uuid !== known.uuid) ||
     (sighting.address !== undefined && sighting.address !== known.address)
   )
+}
+
+/** For whoever takes machines in. */
+export function tooMany(): KitError {
+  return new KitError('unavailable', 'Cannot take in another machine: too many are known')
 }

@@ -28,20 +28,41 @@ export function createMachineStore(db: Kysely<Schema>, commits: GroupCommit): Ma
     },
     async saveBoot(boot) {
       return commits.run(async (trx) => {
-        const newest = await trx
-          .selectFrom('boots')
-          .select(({ fn }) => fn.max('minted_ms').as('ms'))
-          .where('mac', '=', boot.mac)
-          .executeTakeFirst()
-        const minted = { ...boot, mintedMs: Math.max(boot.mintedMs, (newest?.ms ?? -1) + 1) }
+        const minted = { ...boot, mintedMs: await latestMs(trx, boot) }
         await trx.insertInto('boots').values(rowFromBoot(minted)).execute()
         await pruneBoots(trx, boot.mac)
         return minted
       })
     },
+    async offerBoot(boot, sinceMs) {
+      return commits.run(async (trx) => {
+        const unused = await findUnused(trx, boot, sinceMs)
+        const nowMs = await latestMs(trx, boot, unused?.id)
+        if (unused === undefined) {
+          const minted = { ...boot, mintedMs: nowMs }
+          await trx.insertInto('boots').values(rowFromBoot(minted)).execute()
+          await pruneBoots(trx, boot.mac)
+          return minted
+        }
+        await trx.updateTable('boots').set({ minted_ms: nowMs }).where('id', '=', unused.id).execute()
+        return { ...bootFromRow(unused), mintedMs: nowMs }
+      })
+    },
     async findBoot(id) {
       const row = await db.selectFrom('boots').selectAll().where('id', '=', id).executeTakeFirst()
-      return row && { id: row.id, mac: row.mac, mintedMs: row.minted_ms, plan: row.plan }
+      return row && bootFromRow(row)
+    },
+    async claimBoot(id, keySha256) {
+      return commits.run(async (trx) => {
+        await trx
+          .updateTable('boots')
+          .set({ key_sha256: keySha256 })
+          .where('id', '=', id)
+          .where('key_sha256', 'is', null)
+          .execute()
+        const row = await trx.selectFrom('boots').select('key_sha256').where('id', '=', id).executeTakeFirst()
+        return row?.key_sha256 === keySha256
+      })
     },
     async remove(mac) {
       await commits.run(async (trx) => {
@@ -76,6 +97,36 @@ async function pruneBoots(trx: Kysely<Schema>, mac: Mac): Promise<void> {
     .execute()
 }
 
+/** One of the same plan that no key has used. */
+function findUnused(trx: Kysely<Schema>, boot: Boot, sinceMs: number): Promise<BootRow | undefined> {
+  return trx
+    .selectFrom('boots')
+    .selectAll()
+    .where('mac', '=', boot.mac)
+    .where('plan', '=', boot.plan)
+    .where('key_sha256', 'is', null)
+    .where('minted_ms', '>', sinceMs)
+    .orderBy('minted_ms', 'desc')
+    .limit(1)
+    .executeTakeFirst()
+}
+
+/** Later than all others of its machine, also when the clock was set back. */
+async function latestMs(trx: Kysely<Schema>, boot: Boot, except = ''): Promise<number> {
+  const newest = await trx
+    .selectFrom('boots')
+    .select(({ fn }) => fn.max('minted_ms').as('ms'))
+    .where('mac', '=', boot.mac)
+    .where('id', '!=', except)
+    .executeTakeFirst()
+  return Math.max(boot.mintedMs, (newest?.ms ?? -1) + 1)
+}
+
+function bootFromRow({ id, mac, minted_ms, plan, key_sha256 }: BootRow): Boot {
+  return { id, mac, mintedMs: minted_ms, plan, ...(key_sha256 !== null && { keySha256: key_sha256 }) }
+}
+
 function rowFromBoot(boot: Boot): BootRow {
-  return { id: boot.id, mac: boot.mac, minted_ms: boot.mintedMs, plan: boot.plan }
+  const { id, mac, mintedMs: minted_ms, plan, keySha256: key_sha256 = null } = boot
+  return { id, mac, minted_ms, plan, key_sha256 }
 }

@@ -94,6 +94,20 @@ const MIGRATIONS: readonly Migration[] = [
           select raise(abort, 'the audit log is append-only'); end`,
     ],
   },
+  {
+    name: '2026-11-identities',
+    statements: [
+      `create table identities (
+        mac text primary key, macs text not null, uuid text, tier text not null, key_sha256 text not null unique,
+        ek_sha256 text unique, since_ms integer not null, by_whom text not null, certificate_until_ms integer not null
+      ) strict, without rowid`,
+      `create table approvals (
+        ek_sha256 text primary key, by_whom text not null, since_ms integer not null
+      ) strict, without rowid`,
+      // The key that used the boot first; null for one that nobody has used yet.
+      'alter table boots add column key_sha256 text',
+    ],
+  },
 ]
 
 /**

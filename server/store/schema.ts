@@ -6,6 +6,7 @@ import type { Ipv4 } from '#lib/ipv4.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { TokenRole } from '#machine/access-ports.ts'
 import type { EventKind } from '#machine/event.ts'
+import type { Tier } from '#machine/identity.ts'
 import type { MachineState } from '#machine/lifecycle.ts'
 import type { Boot, Checks, Firmware, SlotName } from '#machine/machine.ts'
 import type { Lease } from '#machine/ports.ts'
@@ -43,6 +44,27 @@ export interface BootRow {
   mac: Mac
   minted_ms: number
   plan: Boot['plan']
+  /** Of the key that used it first. */
+  key_sha256: string | null
+}
+
+export interface IdentityRow {
+  mac: Mac
+  /** A JSON array of strings. */
+  macs: string
+  uuid: string | null
+  tier: Tier
+  key_sha256: string
+  ek_sha256: string | null
+  since_ms: number
+  by_whom: string
+  certificate_until_ms: number
+}
+
+export interface ApprovalRow {
+  ek_sha256: string
+  by_whom: string
+  since_ms: number
 }
 
 export interface EventRow {
@@ -142,5 +164,7 @@ export interface Schema {
   quarantines: QuarantineRow
   failures: FailureRow
   locks: LockRow
+  identities: IdentityRow
+  approvals: ApprovalRow
   kit_migrations: MigrationRow
 }

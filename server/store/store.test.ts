@@ -244,6 +244,7 @@ test('openStore() takes over a database of the first version, with what it has',
   for (const column of added) old.exec(`alter table machines drop column ${column}`)
   for (const column of ['expires_ms', 'last_used_ms', 'revoked_ms'])
     old.exec(`alter table tokens drop column ${column}`)
+  old.exec('alter table boots drop column key_sha256')
   old.exec("insert into tokens values ('0123456789ab', 'old', 'admin', 1, 'ff')")
   old.exec('delete from kit_migrations where position > 0')
   old.exec(

@@ -3,12 +3,14 @@
 import type { Clock } from '#lib/clock.ts'
 import type { Log } from '#lib/log.ts'
 import type { AuditLog, TokenStore } from '#machine/access-ports.ts'
+import type { IdentityStore } from '#machine/identity-ports.ts'
 import type { EventLog, LeaseStore, MachineStore, ReleaseStore } from '#machine/ports.ts'
 
 import { createAuditLog } from './audit-log.ts'
 import { openDatabase } from './database.ts'
 import { createEventLog } from './event-log.ts'
 import { GroupCommit } from './group-commit.ts'
+import { createIdentityStore } from './identity-store.ts'
 import { createLeaseStore } from './lease-store.ts'
 import { createMachineStore } from './machine-store.ts'
 import { migrate } from './migrations.ts'
@@ -34,6 +36,7 @@ export interface Store {
   readonly tokens: TokenStore
   readonly audit: AuditLog
   readonly releases: ReleaseStore
+  readonly identities: IdentityStore
   /** Waits for writes under way, then gives the file back. A write after this throws KitError `unavailable`. */
   close(): Promise<void>
 }
@@ -64,6 +67,7 @@ export async function openStore({
     tokens: createTokenStore(db, commits, { clock, log }),
     audit: createAuditLog(db, commits, clock),
     releases: createReleaseStore(db, commits),
+    identities: createIdentityStore(db, commits),
     async close() {
       await commits.close()
       await close()
