@@ -5,7 +5,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-import { type Certificates, openCertificates } from '#certs/certificates.ts'
+import { type Certificates, type NamedCertificate, openCertificates } from '#certs/certificates.ts'
 import { createDhcpService, type DhcpService } from '#dhcp/service.ts'
 import { type BootScripts, loadBootScripts } from '#http/boot-scripts.ts'
 import { createHttpService } from '#http/http-service.ts'
@@ -22,13 +22,17 @@ import { LOADERS } from '#machine/loaders.ts'
 import type { ImageStore, Images } from '#machine/ports.ts'
 import { createMdnsService, mdnsHost } from '#mdns/advertise.ts'
 import { createOverlays, type Overlays } from '#overlays/overlays.ts'
+import { createSecretFiles, type SecretFiles } from '#overlays/secrets.ts'
 import { createProfileTree, type ProfileTree } from '#profiles/tree.ts'
+import { listSecretTree } from '#sealing/secret-tree.ts'
+import { createSecretsKey, type SecretsKeyService } from '#sealing/secrets-key.ts'
 import { findNeighbour } from '#sockets/neighbours.ts'
 import type { NetworkInterface } from '#sockets/network-interface.ts'
 import { openUdp } from '#sockets/udp.ts'
 import { openStore, type Store } from '#store/store.ts'
 import { autoexecRoute, firstRoute, loaderRoute } from '#tftp/routes.ts'
 import { createTftpService } from '#tftp/service.ts'
+import { createTpmVerifier, type TpmVouchers } from '#tpm/verifier.ts'
 
 import type { Config } from './config.ts'
 import { createDomain, type Domain } from './domain.ts'
@@ -62,6 +66,8 @@ export interface App {
 interface Adapters {
   readonly tree: ProfileTree
   readonly overlays: Overlays
+  readonly secretsKey: SecretsKeyService
+  readonly secrets: SecretFiles
   readonly images: ImageStore & Images & Service
 }
 
@@ -72,6 +78,7 @@ interface Parts extends AppOptions, Adapters, Domain {
   /** Tells this server from others of the same name; it stays the same over restarts. */
   readonly id: string
   readonly certificates: Certificates
+  readonly tpm: TpmVouchers
   readonly store: Store
   readonly reservations: Reservations
   readonly known: KnownMachines
@@ -89,21 +96,30 @@ export async function createApp(options: AppOptions): Promise<App> {
   const store = await openStore({ file: join(config.values['state/directory'], 'kateskit.db'), clock, log })
   try {
     const adapters = createAdapters(options, store)
+    const named = namedCertificate(config)
     const certificates = await openCertificates({
       directory: config.values['keys/directory'],
+      ...(named !== undefined && { named }),
       names: () => serverNames(config.values['http/address'] ?? network.ip, mdnsHost(id)),
       ...{ events: store.events, clock, log },
+    })
+    const tpm = createTpmVerifier({
+      ekList: config.values['identity/ek-list'],
+      ekCas: config.values['identity/ek-cas'],
+      ...{ clock, log },
     })
     const server: ServerWords = { baseUrl, tlsUrl, caFingerprint: certificates.authority.fingerprint }
     const scripts = await loadBootScripts(SCRIPT_TEMPLATES, server)
     const domain = createDomain({
       ...{ ...adapters, store, clock, log, server },
+      authority: certificates.authority,
+      tpm,
       keepImages: config.values['images/keep'],
     })
     const reservations = new Reservations(adapters.tree)
     const known = new KnownMachines({
       ...{ profiles: adapters.tree, roster: domain.roster, clock },
-      hasIdentity: () => false,
+      hasIdentity: (mac) => domain.identities.find(mac) !== undefined,
     })
     const parts = {
       ...options,
@@ -113,6 +129,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       baseUrl,
       id,
       certificates,
+      tpm,
       scripts,
       store,
       reservations,
@@ -126,13 +143,14 @@ export async function createApp(options: AppOptions): Promise<App> {
 }
 
 function composeApp(
-  { loadDomain, store, network, baseUrl, version }: Parts,
+  { loadDomain, store, tpm, network, baseUrl, version }: Parts,
   services: readonly Service[],
 ): App {
   const { tokens, events } = store
   let starting: Promise<void> | undefined
   const start = async () => {
     await loadDomain()
+    await tpm.tellProblems()
     await startAll(services)
     const message = `version ${version} answers on ${network.name} at ${baseUrl}`
     await events.append({ kind: 'server-started', message })
@@ -169,6 +187,15 @@ function reachableIp(config: Config, networkIp: Ipv4): Ipv4 {
   return address === undefined || address === ANY_IPV4 ? networkIp : address
 }
 
+/** `checkTogether` has seen to it that there is one source at most. */
+function namedCertificate({ values }: Config): NamedCertificate | undefined {
+  const { 'https/name': name, 'https/certificate': certificate, 'https/key': key } = values
+  const { 'https/acme-directory': directoryUrl, 'https/acme-email': email } = values
+  if (name === undefined) return undefined
+  if (certificate !== undefined && key !== undefined) return { name, files: { certificate, key } }
+  return directoryUrl === undefined ? undefined : { name, acme: { directoryUrl, email } }
+}
+
 function createAdapters({ config, clock, log }: AppOptions, { events }: Store): Adapters {
   const { values } = config
   const tree = createProfileTree({ directory: values['profiles/directory'], events, log, clock })
@@ -177,6 +204,15 @@ function createAdapters({ config, clock, log }: AppOptions, { events }: Store): 
     sources: { layersFor: (mac) => tree.rootsFor(mac) },
     events,
     log,
+  })
+  const secretsKey = createSecretsKey({
+    directory: values['keys/directory'],
+    findSealed: async () => (await listSecretTree(values['profiles/directory'])).sealed[0],
+    log,
+  })
+  const secrets = createSecretFiles({
+    sources: { layersFor: (mac) => tree.rootsFor(mac) },
+    ...{ key: secretsKey, events, log },
   })
   const importAtStart = values['images/import']
   const images = createImageStore({
@@ -187,7 +223,7 @@ function createAdapters({ config, clock, log }: AppOptions, { events }: Store): 
     clock,
     log,
   })
-  return { tree, overlays, images }
+  return { tree, overlays, secretsKey, secrets, images }
 }
 
 /** In the order they start: what others ask comes before those who are asked from outside. */
@@ -195,13 +231,14 @@ function createServices(parts: Parts): readonly Service[] {
   const { config, tree, images, rollouts, releaseFollower, profilesChanged } = parts
   const dhcp = createDhcp(parts)
   return [
+    parts.secretsKey,
     createProfileFollower({ ...parts, onFollowed: profilesChanged }),
     tree,
     images,
-    parts.certificates,
     releaseFollower,
     rollouts,
     createHttp(parts, dhcp),
+    parts.certificates,
     createTftp(parts),
     ...(dhcp === undefined ? [] : [dhcp]),
     ...(config.values['mdns/enabled'] ? [createMdns(parts)] : []),
@@ -210,7 +247,7 @@ function createServices(parts: Parts): readonly Service[] {
 
 function createHttp(parts: Parts, dhcp: DhcpService | undefined): Service {
   const { config, network, store, desk, roster, tree, overlays, images, scripts, clock, log, version } = parts
-  const { releases, powerwashes, known } = parts
+  const { releases, powerwashes, known, secrets, secretsKey, secretsDesk } = parts
   const { values } = config
   const extra = values['http/extra-socket']
   const address = values['http/address'] ?? network.ip
@@ -225,7 +262,10 @@ function createHttp(parts: Parts, dhcp: DhcpService | undefined): Service {
     desk,
     views: roster,
     profiles: tree,
-    problems: () => [...tree.problems(), ...overlays.problems()],
+    problems: () => [...tree.problems(), ...overlays.problems(), ...secrets.problems()],
+    secretFiles: secrets,
+    secretsKey,
+    secretsDesk,
     bundles: overlays,
     images,
     imageStore: images,
@@ -249,7 +289,7 @@ function createHttp(parts: Parts, dhcp: DhcpService | undefined): Service {
   })
 }
 
-function createTftp({ config, network, images, scripts, store, clock, log }: Parts): Service {
+function createTftp({ config, network, images, scripts, store, known, clock, log }: Parts): Service {
   const noteLoader = async (ip: Ipv4, name: string, sizeBytes: number) => {
     const mac = await findNeighbour(ip)
     await store.events.append({
@@ -265,6 +305,7 @@ function createTftp({ config, network, images, scripts, store, clock, log }: Par
     networkInterface: network.name,
     singlePort: config.values['tftp/single-port'],
     lookup: firstRoute([autoexecRoute(() => scripts.autoexec()), loaderRoute(images)]),
+    isKnownAddress: (ip) => known.hasAddress(ip),
     onSent: (ip, name, sizeBytes) => {
       if (!Object.hasOwn(LOADERS, name)) return // iPXE's own script says nothing of a machine
       noteLoader(ip, name, sizeBytes).catch((error: unknown) => {

@@ -22,15 +22,33 @@ export function checkTogether(values: Partial<ConfigValues>): readonly Finding[]
         'Cannot lease addresses: dhcp/mode is server and dhcp/pool is not set, such as 10.77.0.100-10.77.0.199',
     })
   }
+  findings.push(...checkHttps(values))
+  return findings
+}
+
+/** Where the certificate for `https/name` comes from: two files, or ACME. */
+function checkHttps(values: Partial<ConfigValues>): readonly Finding[] {
+  const findings: Finding[] = []
+  const add = (key: ConfigKey, message: string) => findings.push({ key, message })
+  const { 'http/port': plain, 'https/port': port, 'https/name': name, 'https/key': key } = values
+  const { 'https/certificate': certificate, 'https/acme-directory': acme } = values
+  if (port !== undefined && port !== 0 && port === plain)
+    add('https/port', `Cannot serve HTTPS on ${port}: http/port is the same`)
+  if (certificate !== undefined && key === undefined && 'https/key' in values)
+    add('https/key', `Cannot use https/certificate ${certificate}: https/key is not set`)
+  if (key !== undefined && certificate === undefined && 'https/certificate' in values)
+    add('https/certificate', `Cannot use https/key ${key}: https/certificate is not set`)
+  if (certificate !== undefined && acme !== undefined)
+    add('https/acme-directory', `Cannot use ACME beside https/certificate ${certificate}: unset one of them`)
+  if ((certificate ?? key ?? acme) !== undefined && name === undefined && 'https/name' in values)
+    add('https/name', 'Cannot use another certificate without https/name: the host name that it is for')
   if (
-    values['http/port'] !== undefined &&
-    values['http/port'] !== 0 &&
-    values['http/port'] === values['https/port']
+    name !== undefined &&
+    certificate === undefined &&
+    acme === undefined &&
+    'https/acme-directory' in values
   )
-    findings.push({
-      key: 'https/port',
-      message: `Cannot serve HTTPS on ${values['https/port']}: it is the port of HTTP (http/port)`,
-    })
+    add('https/name', `Cannot answer to ${name}: neither https/certificate nor https/acme-directory is set`)
   return findings
 }
 

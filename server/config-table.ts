@@ -147,6 +147,40 @@ export const CONFIG_TABLE = {
     expected: 'a port number (0 takes any free one, in the lab only)',
     fallback: '8443',
   }),
+  'https/name': rule({
+    meaning:
+      'the host name that people open, which another certificate than the one of our own CA answers to',
+    expected: 'a host name such as kit.example.org, or empty',
+    shape: optional(matching(DOMAIN)),
+    fallback: '',
+  }),
+  'https/certificate': rule({
+    meaning: 'the certificate for that name, with those that signed it after it',
+    ...PATH,
+    expected: 'the path of a PEM file, or empty',
+    shape: optional(PATH.shape),
+    fallback: '',
+  }),
+  'https/key': rule({
+    meaning: 'the key of https/certificate',
+    ...PATH,
+    expected: 'the path of a PEM file, or empty',
+    shape: optional(PATH.shape),
+    fallback: '',
+  }),
+  'https/acme-directory': rule({
+    meaning:
+      'where to get a certificate for https/name by ACME; setting it accepts the terms of that authority',
+    expected: 'a URL (https://), or empty',
+    shape: optional(matching(/^https:\/\/[^\s]+$/)),
+    fallback: '',
+  }),
+  'https/acme-email': rule({
+    meaning: 'whom that authority may write to',
+    expected: 'an e-mail address, or empty',
+    shape: optional(matching(/^[^\s@,;]+@[^\s@,;]+$/)),
+    fallback: '',
+  }),
   'mdns/enabled': rule({ meaning: 'announce the server by multicast DNS', ...SWITCH, fallback: 'true' }),
   'mdns/name': rule({
     meaning: 'the name it is announced by',

@@ -1,4 +1,4 @@
-// All certificates of the server together: what it shows to whom, kept fresh while it runs.
+// All certificates of the server together: which is shown to whom, and kept fresh while it runs.
 
 import { join } from 'node:path'
 
@@ -8,65 +8,94 @@ import type { Log } from '#lib/log.ts'
 import type { Service } from '#lib/service.ts'
 import type { NewEvent } from '#machine/event.ts'
 import type { Authority } from '#machine/identity-ports.ts'
-import type { TlsMaterial, TlsSource } from '#machine/tls-ports.ts'
+import type { CaView, TlsMaterial, TlsSource } from '#machine/tls-ports.ts'
 
+import { AcmeCertificate, type AcmeSettings } from './acme.ts'
 import { createAuthority } from './authority.ts'
-import { type Ca, openCa } from './ca.ts'
-import { readKeyFile, writeKeyFile } from './key-file.ts'
-import { findRenewalReason, makeServerCertificate, type ServerNames } from './server-certificate.ts'
+import { CA_FILE, type Ca, openCa } from './ca.ts'
+import type { KeptCertificate } from './kept-certificate.ts'
+import { OwnCertificate, type OwnFiles } from './own-certificate.ts'
+import { ServerCertificate, type ServerNames } from './server-certificate.ts'
 
 const SERVER_FILE = 'server-tls.pem'
 const CHECK_EVERY_MS = 60_000
+
+/** Setting https/name, and where its certificate comes from. */
+export type NamedCertificate = { readonly name: string } & (
+  | { readonly files: OwnFiles }
+  | { readonly acme: AcmeSettings }
+)
 
 export interface CertificatesOptions {
   /** Setting keys/directory. */
   readonly directory: string
   /** What the server is reached by, as it is now; asked again every minute. */
   readonly names: () => ServerNames
+  readonly named?: NamedCertificate
   readonly events: { append(event: NewEvent): Promise<unknown> }
   readonly clock: Clock
   readonly log: Log
 }
 
+/** `start` begins to keep them fresh, and comes after the listeners: ACME asks them. */
 export interface Certificates extends TlsSource, Service {
   readonly authority: Authority
+  readonly ca: CaView
+  /** What a certificate authority that gives us a certificate asks for (RFC 8555 §8.3). */
+  challengeAnswer(token: string): string | undefined
 }
 
-/** All are there and good when it resolves; `start` begins to keep them so. Throws KitError. */
+/** What can be there at start is there and good when it resolves. Throws KitError. */
 export async function openCertificates(options: CertificatesOptions): Promise<Certificates> {
   const ca = await openCa(options)
   const keeper = new CertificateKeeper(ca, options)
-  await keeper.check()
+  await keeper.open()
   return keeper
 }
 
 class CertificateKeeper implements Certificates {
   readonly name = 'certificates'
   readonly authority: Authority
+  readonly ca: CaView
   readonly caPem: string
-  readonly #ca: Ca
   readonly #options: CertificatesOptions
-  readonly #file: string
+  readonly #server: ServerCertificate
+  readonly #own: OwnCertificate | undefined
+  readonly #acme: AcmeCertificate | undefined
   readonly #listeners = new Set<() => void>()
-  #material: TlsMaterial | undefined
-  #cancel = () => {}
+  /** What was told last of each, so that it is told once. */
+  readonly #told = new Map<KeptCertificate, string>()
+  #cancels: readonly (() => void)[] = []
   #isStopped = false
 
   constructor(ca: Ca, options: CertificatesOptions) {
-    this.#ca = ca
+    const { directory, names, named, clock } = options
     this.#options = options
-    this.#file = join(options.directory, SERVER_FILE)
-    this.authority = createAuthority(ca, options.clock)
+    this.authority = createAuthority(ca, clock)
     this.caPem = ca.pem
+    this.ca = { pem: ca.pem, fingerprint: ca.fingerprint, file: join(directory, CA_FILE) }
+    this.#server = new ServerCertificate({ ca, file: join(directory, SERVER_FILE), names, clock })
+    if (named !== undefined && 'files' in named)
+      this.#own = new OwnCertificate(named.name, named.files, clock)
+    if (named !== undefined && 'acme' in named)
+      this.#acme = new AcmeCertificate({ ...named.acme, name: named.name, folder: directory, clock })
+  }
+
+  async open(): Promise<void> {
+    await this.#server.check()
+    await this.#own?.check()
+    await this.#acme?.open()
   }
 
   material(): TlsMaterial {
-    if (this.#material === undefined) throw new Error('the certificates were not checked yet')
-    return this.#material
+    const material = this.#server.material()
+    if (material === undefined) throw new Error('the certificates are not open yet')
+    return material
   }
 
-  materialFor(_host: string): TlsMaterial | undefined {
-    return undefined
+  materialFor(host: string): TlsMaterial | undefined {
+    if (host !== this.#options.named?.name.toLowerCase()) return undefined
+    return this.#own?.material() ?? this.#acme?.material()
   }
 
   onChange(listener: () => void): () => void {
@@ -74,42 +103,65 @@ class CertificateKeeper implements Certificates {
     return () => this.#listeners.delete(listener)
   }
 
+  challengeAnswer(token: string): string | undefined {
+    return this.#acme?.challengeAnswer(token)
+  }
+
   async start(): Promise<void> {
-    this.#checkLater()
+    this.#keep(this.#server, CHECK_EVERY_MS)
+    if (this.#own !== undefined) this.#keep(this.#own, CHECK_EVERY_MS)
+    // An order takes as long as it takes, and nobody waits for it.
+    if (this.#acme !== undefined) this.#keep(this.#acme, 0)
   }
 
   async stop(): Promise<void> {
     this.#isStopped = true
-    this.#cancel()
+    for (const cancel of this.#cancels) cancel()
   }
 
-  #checkLater(): void {
+  #keep(certificate: KeptCertificate, afterMs: number): void {
     if (this.#isStopped) return
-    this.#cancel = this.#options.clock.after(CHECK_EVERY_MS, () => {
-      this.check()
-        .catch((error: unknown) => {
-          this.#options.log.error({ err: describeError(error) }, 'Cannot renew the certificate of the server')
-        })
-        .finally(() => this.#checkLater())
-    })
+    let cancel = () => {}
+    const again = () => {
+      this.#cancels = this.#cancels.filter((other) => other !== cancel)
+      void this.#check(certificate).finally(() => this.#keep(certificate, CHECK_EVERY_MS))
+    }
+    cancel = this.#options.clock.after(afterMs, again)
+    this.#cancels = [...this.#cancels, cancel]
   }
 
-  /** Makes another certificate where one is due, and shows it from then on. */
-  async check(): Promise<void> {
-    const { names, clock, events, log } = this.#options
-    const facts = { ca: this.#ca, wanted: names(), nowMs: clock.nowMs() }
-    const kept = this.#material ?? (await readKeyFile(this.#file))
-    const reason = kept === undefined ? 'there is none' : findRenewalReason(kept, facts)
-    if (kept !== undefined && reason === undefined) {
-      this.#material = kept
-      return
+  /** Never rejects: the server goes on with what it has. */
+  async #check(certificate: KeptCertificate): Promise<void> {
+    const { log } = this.#options
+    try {
+      const { change, warning } = await certificate.check()
+      if (this.#isStopped) return
+      if (change !== undefined) await this.#tellChange(certificate, change)
+      await this.#tellProblem(certificate, warning ?? '')
+    } catch (error) {
+      if (this.#isStopped) return
+      await this.#tellProblem(certificate, describeError(error)).catch((cause: unknown) => {
+        log.error({ err: cause }, 'Cannot write down what is wrong with a certificate')
+      })
     }
-    const made = await makeServerCertificate(this.#ca, facts.wanted, facts.nowMs)
-    await writeKeyFile(this.#file, made)
-    this.#material = made
-    log.info({ reason }, 'made a certificate for this server')
+  }
+
+  async #tellChange(certificate: KeptCertificate, reason: string): Promise<void> {
+    const { events, log, named } = this.#options
+    const name = certificate === this.#server ? undefined : named?.name
+    const message = `another certificate for ${name ?? 'the addresses of this server'}: ${reason}`
+    log.info({}, message)
     for (const listener of this.#listeners) listener()
-    if (kept !== undefined)
-      await events.append({ kind: 'server-certificate', message: `a new certificate for HTTPS: ${reason}` })
+    await events.append({ kind: 'server-certificate', message, ...(name && { data: { name } }) })
+  }
+
+  async #tellProblem(certificate: KeptCertificate, problem: string): Promise<void> {
+    if (problem === (this.#told.get(certificate) ?? '')) return
+    this.#told.set(certificate, problem)
+    if (problem === '') return
+    const { events, log, named } = this.#options
+    const name = certificate === this.#server ? undefined : named?.name
+    log.error({}, problem)
+    await events.append({ kind: 'certificate-failed', message: problem, ...(name && { data: { name } }) })
   }
 }

@@ -1,20 +1,61 @@
-// The certificate that the server shows by its addresses: what has to be in it, and when another is due.
+// The certificate of our own CA that the server shows to machines, and by its addresses to everybody.
 
 import { createPrivateKey, generateKeyPair, X509Certificate } from 'node:crypto'
 import { promisify } from 'node:util'
 
+import type { Clock } from '#lib/clock.ts'
 import type { TlsMaterial } from '#machine/tls-ports.ts'
 
 import { BACKDATED_MS, type Ca, DAY_MS } from './ca.ts'
+import type { CheckOutcome, KeptCertificate } from './kept-certificate.ts'
+import { readKeyFile, writeKeyFile } from './key-file.ts'
 import { makeCertificate } from './x509.ts'
 
 const LIFE_MS = 90 * DAY_MS
-export const RENEW_BEFORE_MS = 30 * DAY_MS
+const RENEW_BEFORE_MS = 30 * DAY_MS
 
 /** What the server is reached by. */
 export interface ServerNames {
   readonly hosts: readonly string[]
   readonly addresses: readonly string[]
+}
+
+export interface ServerCertificateOptions {
+  readonly ca: Ca
+  /** The key and the certificate, together. */
+  readonly file: string
+  /** What the server is reached by, as it is now. */
+  readonly names: () => ServerNames
+  readonly clock: Clock
+}
+
+/** Kept in a file, so that people who looked at it once need not look again after a restart. */
+export class ServerCertificate implements KeptCertificate {
+  readonly #options: ServerCertificateOptions
+  #material: TlsMaterial | undefined
+
+  constructor(options: ServerCertificateOptions) {
+    this.#options = options
+  }
+
+  material(): TlsMaterial | undefined {
+    return this.#material
+  }
+
+  async check(): Promise<CheckOutcome> {
+    const { ca, file, names, clock } = this.#options
+    const facts = { ca, wanted: names(), nowMs: clock.nowMs() }
+    const kept = this.#material ?? (await readKeyFile(file))
+    const reason = kept === undefined ? 'there was none' : findRenewalReason(kept, facts)
+    if (kept !== undefined && reason === undefined) {
+      this.#material = kept
+      return {}
+    }
+    const made = await makeServerCertificate(ca, facts.wanted, facts.nowMs)
+    await writeKeyFile(file, made)
+    this.#material = made
+    return { change: reason ?? '' }
+  }
 }
 
 export async function makeServerCertificate(

@@ -5,6 +5,8 @@ import { Command, Option } from 'commander'
 import { DEFAULT_MACHINES } from '#lab/lab-machines.ts'
 import { PURPOSES, type Purpose } from '#setup/packages.ts'
 
+import { addAccessCommands } from './access-commands.ts'
+import { addCaCommand } from './ca-command.ts'
 import type { CliIo } from './cli-io.ts'
 import { connect } from './connect.ts'
 import { runConsole } from './console-command.ts'
@@ -24,7 +26,11 @@ export function buildProgram(io: CliIo, args: readonly string[]): Command {
     .description('Plug a machine into the network and it becomes a Kubernetes node.')
     .option(
       '--url <url>',
-      'the server to ask, as http://<host>:8080 with KATESKIT_TOKEN; default: the one running here',
+      'the server to ask, as https://<host>:8443 with KATESKIT_TOKEN; default: the one running here',
+    )
+    .option(
+      '--ca <ca>',
+      'with --url: the fingerprint that kateskit ca prints there, or a PEM file (KATESKIT_CA); default: as this system trusts',
     )
     .exitOverride()
     .configureOutput({
@@ -40,6 +46,8 @@ export function buildProgram(io: CliIo, args: readonly string[]): Command {
   addReleaseCommands(program, io, server)
   addImageCommands(program, io, server)
   addQueryCommands(program, io, server)
+  addAccessCommands(program, io, server)
+  addCaCommand(program, io, server)
   for (const command of program.commands) command.copyInheritedSettings(program)
   return program
 }

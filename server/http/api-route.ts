@@ -20,6 +20,7 @@ import type {
   Profiles,
   Releases,
 } from '#machine/ports.ts'
+import type { Secrets, SecretsKey } from '#machine/secret-ports.ts'
 import type { CaView } from '#machine/tls-ports.ts'
 
 import type { Imports } from './imports.ts'
@@ -38,6 +39,8 @@ export interface ApiParts {
   readonly releases: Releases
   readonly powerwashes: Powerwashes
   readonly imageStore: ImageStore
+  readonly secretFiles: Pick<Secrets, 'explain'>
+  readonly secretsKey: Pick<SecretsKey, 'recipient'>
   readonly ca: CaView
 }
 

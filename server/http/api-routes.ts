@@ -9,10 +9,12 @@ import type { ApiRoute } from './api-route.ts'
 import { MACHINE_ROUTES } from './machine-routes.ts'
 import { parsePage } from './page-query.ts'
 import { RELEASE_ROUTES } from './release-routes.ts'
+import { SECRET_ROUTES } from './secret-routes.ts'
 
 export const API_ROUTES: readonly ApiRoute[] = [
   ...MACHINE_ROUTES,
   ...RELEASE_ROUTES,
+  ...SECRET_ROUTES,
   ...ACCESS_ROUTES,
   {
     method: 'get',

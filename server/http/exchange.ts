@@ -30,8 +30,13 @@ export function sendJson(response: ServerResponse, status: number, body: unknown
   sendBody(response, { status, type: 'application/json', text: JSON.stringify(body) })
 }
 
-export function sendText(response: ServerResponse, text: string): void {
-  sendBody(response, { status: 200, type: 'text/plain; charset=utf-8', text })
+export function sendText(response: ServerResponse, text: string, type = 'text/plain; charset=utf-8'): void {
+  sendBody(response, { status: 200, type, text })
+}
+
+/** What must not lie in anybody's cache. */
+export function sendBytes(response: ServerResponse, bytes: Uint8Array, type: string): void {
+  sendBody(response, { status: 200, type, text: bytes })
 }
 
 export function sendNothing(response: ServerResponse): void {
@@ -88,11 +93,11 @@ export function clientAddress(request: IncomingMessage): Ipv4 | undefined {
 interface Body {
   readonly status: number
   readonly type: string
-  readonly text: string
+  readonly text: string | Uint8Array
 }
 
 function sendBody(response: ServerResponse, { status, type, text }: Body): void {
-  const bytes = Buffer.from(text)
+  const bytes = typeof text === 'string' ? Buffer.from(text) : text
   response.writeHead(status, {
     'Content-Type': type,
     'Content-Length': bytes.length,

@@ -10,6 +10,7 @@ import type { Log } from '#lib/log.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { Service } from '#lib/service.ts'
 import type { Images, MachineDesk } from '#machine/ports.ts'
+import type { SecretsDesk } from '#machine/secret-ports.ts'
 
 import { createApi } from './api.ts'
 import type { ApiParts } from './api-route.ts'
@@ -26,6 +27,7 @@ import { createTlsServer } from './tls-server.ts'
 export interface HttpServiceOptions extends ApiParts {
   readonly listen: readonly ListenOn[]
   readonly desk: MachineDesk
+  readonly secretsDesk: SecretsDesk
   readonly images: Images
   readonly scripts: BootScripts
   readonly challengeAnswer: (token: string) => string | undefined

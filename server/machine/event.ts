@@ -23,7 +23,7 @@ export const EVENT_KINDS = {
   'check-in-refused': 'a check-in was not believed, and why',
   'server-certificate':
     'the server shows another certificate from now on, and why; data.name when it is for https/name',
-  'certificate-failed': 'a certificate for https/name could not be had or read, and why; data.name',
+  'certificate-failed': 'a certificate could not be had, read or renewed, and why; data.name as above',
   'identity-issued': 'a machine proved who it is and got a certificate; data.tier, data.by',
   'certificate-renewed': 'a machine that was known already got a new certificate; data.tier',
   'identity-conflict': 'a known machine came with another key, or a known key on another machine; data.key',
@@ -62,6 +62,8 @@ export const EVENT_KINDS = {
   'bundle-changed': 'a machine has a new overlay bundle',
   'bundle-applied':
     'a running machine took over its new bundle; data.reboot says why a reboot is still needed',
+  'secrets-sent': 'a machine was given its secret files; data.boot',
+  'secrets-refused': 'a machine asked for its secret files and was not given them, and why; data.boot',
   'token-made': 'an API token was made; data.token, data.role',
   'token-revoked': 'an API token counts no more; data.token',
   'token-exposed': 'an API token came over plain HTTP, where others could read it: revoke it; data.token',

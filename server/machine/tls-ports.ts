@@ -17,3 +17,12 @@ export interface TlsSource {
   /** Called after either has changed; the returned function unsubscribes. */
   onChange(listener: () => void): () => void
 }
+
+/** The server's own CA, as everybody may see it. */
+export interface CaView {
+  readonly pem: string
+  /** sha256 of the certificate's DER, hex. */
+  readonly fingerprint: string
+  /** Where the certificate lies on the server. */
+  readonly file: string
+}

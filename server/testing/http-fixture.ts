@@ -17,6 +17,7 @@ import { openStore } from '#store/store.ts'
 
 import { FakeDesk, FakeFiles, FakeProfiles, FakeViews } from './fake-parts.ts'
 import { FakeImageStore, FakePowerwashes, FakeReleases } from './fake-releases.ts'
+import { FakeSecrets } from './fake-secrets.ts'
 import { SERVER } from './registry-fixture.ts'
 import { callTls, type TlsInit, testTls } from './tls-fixture.ts'
 
@@ -28,6 +29,7 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
   const store = await openStore({ file: join(folder, 'kit.db'), clock: systemClock, log: silentLog })
   const desk = new FakeDesk()
   const views = new FakeViews()
+  const secrets = new FakeSecrets()
   const profiles = new FakeProfiles()
   const files = new FakeFiles(folder)
   const socketFile = join(folder, 'kit.sock')
@@ -49,6 +51,7 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
     releases: new FakeReleases(),
     powerwashes: new FakePowerwashes([]),
     imageStore: new FakeImageStore(),
+    ...{ secretFiles: secrets, secretsKey: secrets, secretsDesk: secrets },
     events: store.events,
     leases: store.leases,
     tokens: store.tokens,
@@ -88,6 +91,7 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
     views,
     profiles,
     files,
+    secrets,
     service,
   }
 }
@@ -168,7 +172,11 @@ export async function call(url: string, init: RequestInit = {}): Promise<Answer>
   const response = await fetch(url, init)
   const text = await response.text()
   const isJson = response.headers.get('content-type') === 'application/json'
-  return { status: response.status, headers: response.headers, body: isJson && text !== '' ? JSON.parse(text) : text }
+  return {
+    status: response.status,
+    headers: response.headers,
+    body: isJson && text !== '' ? JSON.parse(text) : text,
+  }
 }
 
 export const post = (body: unknown) => ({ method: 'POST', body: JSON.stringify(body) })
