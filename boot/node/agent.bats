@@ -127,9 +127,7 @@ systemctl start --no-block ssh.service" ]
 @test "kit-agent checks in again when the server was away" {
   start_agent
   heard '^check-in '
-  port="$(cat "$FOLDER/port")"
-  stop_server
   rm "$FOLDER/reports"
-  start_agent_server "$port"
+  restart_server
   heard '^check-in '
 }

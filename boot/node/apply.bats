@@ -34,7 +34,7 @@ show() {
 # apply: apply_bundle from OLD to NEW.
 apply() {
   run --separate-stderr dash -c '
-    for part in paths tree apply actions; do . "$KIT_LIB/$part.sh"; done
+    for part in paths tree secret-files apply actions; do . "$KIT_LIB/$part.sh"; done
     apply_bundle "$1" "$2" | sort -u' apply "$OLD" "$NEW"
   [ "$status" -eq 0 ] && [ -z "$stderr" ] || { echo "$status $stderr" && false; }
 }

@@ -26,7 +26,7 @@ put() {
 }
 
 drift() {
-  with_parts paths tree drift -- drift_lines
+  with_parts paths tree secret-files drift -- drift_lines
 }
 
 @test "drift_lines() names what differs from image and bundle, and only that" {

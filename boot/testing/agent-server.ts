@@ -1,7 +1,8 @@
 // The server's side of docs/ports-and-endpoints.md "For machines" as the node agent needs it, out of one folder: for the
 // tests of boot/node only.
 //
-// node agent-server.ts FOLDER ADDRESS PORT. Writes FOLDER/port when it listens. In FOLDER:
+// node agent-server.ts FOLDER ADDRESS PORT TLS_PORT CA_FOLDER. Writes FOLDER/tls-port, /ca (the fingerprint) and, when it listens,
+// /port. What is a machine's own is for clients with a certificate of the CA, over TLS; others get 403. In FOLDER:
 //   images/…, bundles/…   are served as they are, whole or one range of them
 //   target                the lines GET …/target answers, but for `tag`, which is made of them. Not there: 204 at once
 //   boots                 the id that POST …/boots answers. Not there: 404
@@ -11,17 +12,28 @@
 //   refuse                (if there) the status of check-ins, for the boots it names: `404 boot-1`, or for all: `409`
 //   whole                 (if there) ranges are answered with all of the file
 //   next/…                (if there) takes the place of the files of these names after the next file answer
+//   secrets.tar           what GET …/secrets answers
+//   forgotten             (if there) no certificate is known
+//   time                  (if there) what GET /v1/time answers
+//   paths                 gets a line per request of a machine: path, the name in its certificate
+//   and what identity-desk.ts needs
 //   cut                   (if there) file answers break off after so many bytes, that often: `1000 2`
 
 import { createHash } from 'node:crypto'
 import { appendFileSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
+import type { AddressInfo, Server } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
+import { TLSSocket } from 'node:tls'
 
+import { makeServerCertificate } from '#certs/server-certificate.ts'
+
+import { openTestDesk } from './identity-desk.ts'
 import { layNext } from './lay-next.ts'
 
-const [folder = '.', address = '127.0.0.1', port = '0'] = process.argv.slice(2)
+const [folder = '.', address = '127.0.0.1', port = '0', tlsPort = '0', caFolder = '.'] = process.argv.slice(2)
+const MACHINE_PATH = /^\/v1\/machines\/[0-9a-f-]{17}\/(events|check-in|boots|target|secrets)$/
 
 function find(name: string): string | undefined {
   return existsSync(`${folder}/${name}`) ? readFileSync(`${folder}/${name}`, 'utf8') : undefined
@@ -98,15 +110,48 @@ async function sendTarget(response: ServerResponse, query: URLSearchParams): Pro
   else response.writeHead(200, { 'Content-Type': 'text/plain' }).end(readTarget().text)
 }
 
-const server = createServer((request, response) => {
+/** The name in the client's certificate, when the server knows it. */
+function clientName({ socket }: IncomingMessage): string | undefined {
+  return socket instanceof TLSSocket && socket.authorized && !existsSync(`${folder}/forgotten`)
+    ? String(socket.getPeerCertificate().subject.CN)
+    : undefined
+}
+
+function refuse(response: ServerResponse): void {
+  const error = { code: 'identity-needed', message: 'Cannot tell who you are' }
+  response.writeHead(403, { 'Content-Type': 'application/json' }).end(JSON.stringify({ error }))
+}
+
+const desk = await openTestDesk(folder, caFolder)
+const certificate = { hosts: [], addresses: [address] }
+const { key, chain } = await makeServerCertificate(desk.ca, certificate, Date.now())
+
+const listener: RequestListener = (request, response) => {
   const url = new URL(request.url ?? '/', 'http://server')
-  const endpoint = /^\/v1\/machines\/[0-9a-f-]{17}\/(events|check-in|boots|target)$/.exec(url.pathname)?.[1]
-  if (endpoint === 'target') void sendTarget(response, url.searchParams)
-  else if (endpoint !== undefined) void takeReport(request, response, endpoint)
-  else if (/^\/(?:images|bundles)\/[A-Za-z0-9./-]+$/.test(url.pathname)) {
+  if (desk.handle(request, response, url)) return
+  const endpoint = MACHINE_PATH.exec(url.pathname)?.[1]
+  if (endpoint !== undefined) {
+    const name = clientName(request)
+    appendFileSync(`${folder}/paths`, `${url.pathname} ${name ?? '-'}\n`)
+    if (name === undefined && endpoint !== 'events') refuse(response)
+    else if (endpoint === 'target') void sendTarget(response, url.searchParams)
+    else if (endpoint === 'secrets') sendFile(request, response, '/secrets.tar')
+    else void takeReport(request, response, endpoint)
+  } else if (url.pathname === '/v1/time') {
+    response.end(find('time') ?? `${Math.floor(Date.now() / 1000)}\n`)
+  } else if (/^\/(?:images|bundles)\/[A-Za-z0-9./-]+$/.test(url.pathname)) {
     sendFile(request, response, url.pathname)
   } else response.writeHead(404).end()
-})
-server.listen(Number(port), address, () => {
-  writeFileSync(`${folder}/port`, String((server.address() as AddressInfo).port))
-})
+}
+
+async function listen(server: Server, wanted: string): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  server.listen(Number(wanted), address, resolve)
+  await promise
+  return String((server.address() as AddressInfo).port)
+}
+
+const tls = { key, cert: chain, ca: desk.ca.pem, requestCert: true, rejectUnauthorized: false }
+writeFileSync(`${folder}/tls-port`, await listen(createTlsServer(tls, listener), tlsPort))
+writeFileSync(`${folder}/ca`, desk.ca.fingerprint)
+writeFileSync(`${folder}/port`, await listen(createServer(listener), port))

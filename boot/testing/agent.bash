@@ -1,4 +1,5 @@
-# Helpers of the tests of boot/node: a server for the agent, a systemctl that notes what it was asked, an agent to wait for.
+# Helpers of the tests of boot/node: a server for the agent that wants to know who asks, a machine that can prove it, a
+# systemctl that notes what it was asked, an agent to wait for.
 # shellcheck shell=bash
 
 # shellcheck source=machine.bash
@@ -16,24 +17,47 @@ make_node() {
   cp "$BOOT_FOLDER/testing/systemctl" "$BIN/systemctl"
   for name in agetty networkctl date dmsetup; do ln -s systemctl "$BIN/$name"; done
   export PATH="$BIN:$PATH" NOTES="$BATS_TEST_TMPDIR"
-  start_agent_server 0
+  export KIT_CONSOLE="$BATS_TEST_TMPDIR/console" KIT_DEV="$BATS_TEST_TMPDIR/dev" KIT_PERSIST="$KIT_RUN/persist"
+  start_agent_server 0 0
+  prove_once
 }
 
-# start_agent_server PORT: 0 for any.
+# start_agent_server PORT TLS_PORT [CA_FOLDER]: 0 for any; all tests of a file have one CA, unless they say otherwise.
 start_agent_server() {
   mkdir -p "$FOLDER/images" "$FOLDER/bundles"
   rm -f "$FOLDER/port"
-  "$BOOT_FOLDER/../node_modules/.bin/node" "$BOOT_FOLDER/testing/agent-server.ts" "$FOLDER" 127.0.0.1 "$1" 3>&- &
+  "$BOOT_FOLDER/../node_modules/.bin/node" "$BOOT_FOLDER/testing/agent-server.ts" "$FOLDER" 127.0.0.1 "$1" "$2" \
+    "${3:-$BATS_FILE_TMPDIR/ca}" 3>&- &
   SERVER_PID=$!
   until [ -s "$FOLDER/port" ]; do sleep 0.05; done
   SERVER_URL="http://127.0.0.1:$(cat "$FOLDER/port")"
   export KIT_URL="$SERVER_URL"
+  KIT_TLS="https://127.0.0.1:$(cat "$FOLDER/tls-port")" KIT_CA="$(cat "$FOLDER/ca")"
+  export KIT_TLS KIT_CA
+}
+
+# restart_server [CA_FOLDER]: on the same ports.
+restart_server() {
+  local port tls_port
+  port="$(cat "$FOLDER/port")" tls_port="$(cat "$FOLDER/tls-port")"
+  stop_server
+  start_agent_server "$port" "$tls_port" "$@"
+}
+
+# prove_once: the machine has an identity, as the initrd leaves it; one for all tests of a file.
+prove_once() {
+  if [ ! -e "$BATS_FILE_TMPDIR/identity" ]; then
+    dash "$KIT_LIB/kit-identity" && rm "$FOLDER/identity-asked" && cp -r "$KIT_RUN/identity" "$BATS_FILE_TMPDIR/identity"
+  else
+    cp -r "$BATS_FILE_TMPDIR/identity" "$KIT_RUN/identity"
+  fi
 }
 
 end_node() {
   [ -z "${AGENT_PID:-}" ] || kill "$AGENT_PID" 2>/dev/null || true
   # An update that the agent has started.
   [ ! -s "$NOTES/update.pid" ] || kill "$(cat "$NOTES/update.pid")" 2>/dev/null || true
+  [ ! -s "$NOTES/identity.pid" ] || kill -- "-$(cat "$NOTES/identity.pid")" 2>/dev/null || true
   [ -z "${SERVER_PID:-}" ] || stop_server
 }
 

@@ -1,15 +1,62 @@
 # What the agent and the server say to each other (docs/ports-and-endpoints.md, "For machines"); what a check-in holds is
-# in check-in.sh, what a target means in target.sh.
+# in check-in.sh, what a target means in target.sh. Needs json.sh, identity.sh.
 # shellcheck shell=dash
 
 REPORT_TIMEOUT_SECONDS=15
 # A wait for a target may answer this much later than it should.
 POLL_MARGIN_SECONDS=20
 
-# post ENDPOINT BODY [FILE]: prints the HTTP status, 000 without an answer; what was answered goes to FILE.
+# machine_url: where the server has what is this machine's. It may know it by another of its network cards.
+machine_url() {
+  printf '%s/v1/machines/%s\n' "$KIT_TLS" "$(cat "$KIT_IDENTITY/mac" 2>/dev/null || printf '%s' "$KIT_MAC")"
+}
+
+# ask_server ARGUMENT…: curl, as the machine that this is, to the server that it knows. Notes in KIT_RUN/stranger when
+# somebody else answers there: nothing has been sent then.
+ask_server() {
+  local status=0
+  kit_curl --connect-timeout 10 "$@" || status=$?
+  case "$status" in
+    # curl(1), EXIT CODES: the other side's certificate is not by our CA, or not for this address or time.
+    60) note_stranger ;;
+    0 | 22) rm -f "$KIT_RUN/stranger" ;;
+  esac
+  return "$status"
+}
+
+# note_stranger: once, for all to see. For everything else it is as if nobody had answered.
+note_stranger() {
+  [ ! -e "$KIT_RUN/stranger" ] || return 0
+  # Without a certificate of the CA nobody is believed yet.
+  [ -s "$KIT_IDENTITY/ca.pem" ] || return 0
+  printf 'Cannot believe the server at %s: its certificate is not by the CA of this machine (%s); nothing is sent to it\n' \
+    "$KIT_TLS" "$(certificate_fingerprint "$KIT_IDENTITY/ca.pem")" >"$KIT_RUN/stranger"
+  cat "$KIT_RUN/stranger" >&2
+  say_on_console "$(cat "$KIT_RUN/stranger")"
+}
+
+# say_on_console TEXT
+say_on_console() {
+  printf 'kit: %s\n' "$1" >"${KIT_CONSOLE:-/dev/console}" 2>/dev/null || true
+}
+
+# note_refusal STATUS FILE: the server does not take us for who we say we are; prove.sh goes on from there.
+note_refusal() {
+  if [ "$1" = 403 ] && grep -Eq '"code":"(identity-needed|wrong-machine)"' "$2" 2>/dev/null; then
+    : >"$KIT_RUN/identity-needed"
+  fi
+}
+
+# post ENDPOINT BODY [FILE]: prints the HTTP status, 000 without an answer; what was answered goes to FILE. The body goes by
+# standard input: a command line is everybody's to read (proc(5)).
 post() {
-  curl -s -o "${3:-/dev/null}" -w '%{http_code}' --max-time "$REPORT_TIMEOUT_SECONDS" --noproxy '*' \
-    -H 'Content-Type: application/json' --data-binary "$2" "$KIT_URL/v1/machines/$KIT_MAC/$1" || true
+  local answer="${3:-$KIT_RUN/answer.$$}" status
+  rm -f "$answer"
+  status="$(printf '%s' "$2" | ask_server -s -o "$answer" -w '%{http_code}' --max-time "$REPORT_TIMEOUT_SECONDS" \
+    -H 'Content-Type: application/json' --data-binary @- "$(machine_url)/$1")" || true
+  note_refusal "$status" "$answer"
+  [ -n "${3:-}" ] || rm -f "$answer"
+  printf '%s' "$status"
 }
 
 # report STEP STATUS [SECONDS] [MESSAGE] [LOG FILE]: how something is getting on. Never fails.
@@ -51,8 +98,10 @@ forget_boot() {
 # KIT_TARGET. 1: no answer. 2: the server has nothing for this machine.
 ask_target() {
   local status
-  status="$(curl -s -o "$KIT_TARGET.new" -w '%{http_code}' --max-time $(($2 + POLL_MARGIN_SECONDS)) --connect-timeout 10 --noproxy '*' \
-    "$KIT_URL/v1/machines/$KIT_MAC/target?boot=$KIT_BOOT&known=$1&wait=$2")" || return 1
+  # Only root reads it: digests of secrets are in it.
+  status="$(umask 077 && rm -f "$KIT_TARGET.new" && ask_server -s -o "$KIT_TARGET.new" -w '%{http_code}' \
+    --max-time $(($2 + POLL_MARGIN_SECONDS)) "$(machine_url)/target?boot=$KIT_BOOT&known=$1&wait=$2")" || return 1
+  note_refusal "$status" "$KIT_TARGET.new"
   case "$status" in
     200) ;;
     204 | 4??)

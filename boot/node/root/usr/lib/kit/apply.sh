@@ -4,14 +4,14 @@
 
 # apply_bundle OLD NEW: makes the merged root show NEW over the image where it now shows OLD over it. Prints each path
 # it changed. What was changed on the machine itself is left alone and noted in KIT_CONFLICTS, `<path> TAB <why>` a line.
-# After an interruption it can run again with the same trees.
+# After an interruption it can run again with the same trees. Where a secret file lies (secret-files.sh), that stays.
 apply_bundle() {
   local old="$1" new="$2" list="$KIT_RUN/changed" path
   {
     changed_paths "$old" "$new"
     # Left alone last time: perhaps the new bundle agrees with the machine now.
     [ ! -e "$KIT_CONFLICTS" ] || cut -f 1 "$KIT_CONFLICTS"
-  } | with_image_below "$old" "$new" | LC_ALL=C sort -u | not_hidden >"$list"
+  } | with_image_below "$old" "$new" | LC_ALL=C sort -u | not_hidden | not_secret >"$list"
   : >"$KIT_CONFLICTS"
   # What goes, children first; then what comes, parents first.
   LC_ALL=C sort -r "$list" | each_path take_away "$old" "$new"
@@ -70,6 +70,11 @@ take_away() {
     -* | dd | [fl][fl]) return 0 ;;
   esac
   may_change "$1" "$2" "$3" || return 0
+  if [ "$kind$KIND" = d- ] && is_folder_of_secrets "$1"; then
+    # It goes with the last of them.
+    printf '%s\n' "$1" >>"$KIT_SECRETS/made"
+    return 0
+  fi
   if [ "$kind" = d ]; then rmdir "$live" 2>/dev/null; else rm -f "$live"; fi ||
     { conflict "$1" 'something on this machine is in it' && return 0; }
   printf '%s\n' "$1" | tee -a "$KIT_RUN/taken-away"
@@ -109,7 +114,7 @@ may_change() {
     conflict "$1" 'a part of the image directly below / cannot change its kind'
     return 1
   fi
-  same "$KIT_LIVE/$1" "$2" || { conflict "$1" 'it was changed on this machine' && return 1; }
+  same "$KIT_LIVE/$1" "$2" || is_made_for_secrets "$1" || { conflict "$1" 'it was changed on this machine' && return 1; }
 }
 
 # conflict PATH WHY

@@ -14,29 +14,29 @@ unpack_bundle() {
   refuse_kinds "$tree" && make_whiteouts "$tree"
 }
 
-# refuse_names TAR: 1 when a name in the archive is absolute or climbs out of its directory.
+# refuse_names TAR [WHAT]: 1 when a name in the archive is absolute or climbs out of its directory.
 refuse_names() {
-  local names odd
+  local names odd what="${2:-bundle}"
   # Busybox lists such names without what leads outside, and says so on standard error in the words of GNU tar.
   names="$(tar -tf "$1" 2>&1)" || {
-    echo "Cannot read the bundle $1: not a tar archive" >&2
+    echo "Cannot read the $what $1: not a tar archive" >&2
     return 1
   }
   odd="$(printf '%s\n' "$names" | grep -E '^/|(^|/)\.\.(/|$)|^tar: [Rr]emoving leading' | head -n 1)"
   [ -z "$odd" ] && return 0
-  echo "Cannot use the bundle: a name in it leads outside ($odd)" >&2
+  echo "Cannot use the $what: a name in it leads outside ($odd)" >&2
   return 1
 }
 
-# refuse_kinds TREE: 1 when the tree holds anything but files, directories and symbolic links, or a control
+# refuse_kinds TREE [WHAT]: 1 when the tree holds anything but files, directories and symbolic links, or a control
 # character in a name (everything that walks a tree reads one path a line, and some a tab after it).
 refuse_kinds() {
-  local odd
+  local odd what="${2:-bundle}"
   odd="$(find "$1" ! -type d ! -type f ! -type l | head -n 1)"
   [ -n "$odd" ] || odd="$(find "$1" -type f -links +1 | head -n 1)"
   [ -n "$odd" ] || odd="$(find "$1" -name '*[[:cntrl:]]*' | head -n 1)"
   [ -z "$odd" ] && return 0
-  echo "Cannot use the bundle: ${odd#"$1"} is a device, a hard link or has a control character in its name" >&2
+  echo "Cannot use the $what: ${odd#"$1"} is a device, a hard link or has a control character in its name" >&2
   return 1
 }
 

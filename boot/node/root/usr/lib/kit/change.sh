@@ -13,7 +13,7 @@ change_bundle() {
   fi
   printf '%s\n' "$digest" >"$KIT_APPLYING.new" && mv "$KIT_APPLYING.new" "$KIT_APPLYING"
   take_over 2>"$log"
-  follow_up "$started"
+  follow_up bundle "$KIT_OWED" "$started"
 }
 
 # resume_change: finishes what an agent before this one began. By now the server may want yet another bundle, whose files
@@ -23,7 +23,7 @@ resume_change() {
   echo 'finishes a change of bundle that was interrupted'
   : >"$KIT_RUN/bundle.log"
   [ ! -e "$KIT_APPLYING" ] || take_over 2>"$KIT_RUN/bundle.log"
-  follow_up "$(seconds_now)"
+  follow_up bundle "$KIT_OWED" "$(seconds_now)"
 }
 
 # take_over: lays the bundle that KIT_APPLYING names over the root. After it, it is the applied one.
@@ -35,23 +35,27 @@ take_over() {
   rm -f "$KIT_APPLYING"
 }
 
-# follow_up STARTED: does what the changed paths ask for, and reports.
+# follow_up STEP OWED STARTED: does what the changed paths in the file OWED ask for, and reports.
 follow_up() {
-  local log="$KIT_RUN/bundle.log" paths="$KIT_RUN/changed-paths" failed changed reasons
-  LC_ALL=C sort -u "$KIT_OWED" >"$paths"
+  local log="$KIT_RUN/$1.log" paths="$KIT_RUN/changed-paths" failed changed reasons
+  LC_ALL=C sort -u "$2" >"$paths"
   failed="$(run_actions "$paths" 2>>"$log")"
   # Nothing is owed from here on: a hook that restarts the agent must not be run by that one again.
-  rm -f "$KIT_OWED"
+  rm -f "$2"
   failed="$failed$(run_hooks "$paths" 2>>"$log")"
   write_reboot_reasons
   cat "$log" >&2
   changed="$(wc -l <"$paths") paths changed"
   reasons="$(wc -l <"$KIT_REBOOT_REASONS")"
   [ "$reasons" = 0 ] || changed="$changed; a reboot is needed: $(head -n 1 "$KIT_REBOOT_REASONS")"
+  # What lies where it cannot is as good as a failed action.
+  if [ "$1" = secrets ] && [ -s "$KIT_SECRETS/problems" ]; then failed="$failed$(sed 's/^/cannot place /' "$KIT_SECRETS/problems")"; fi
+  # The output of hooks may hold what is in secret files: it stays here.
+  [ "$1" != secrets ] || log=''
   if [ -n "$failed" ]; then
-    report bundle failed $(($(seconds_now) - $1)) "$changed; failed: $failed" "$log"
+    report "$1" failed $(($(seconds_now) - $3)) "$changed; failed: $failed" "$log"
   else
-    report bundle 'done' $(($(seconds_now) - $1)) "$changed"
+    report "$1" 'done' $(($(seconds_now) - $3)) "$changed"
   fi
 }
 
@@ -112,8 +116,11 @@ forget_bundles() {
 # going back to the old bundle ends them.
 write_reboot_reasons() {
   {
-    changed_paths "$KIT_BOOT_TREE" "$(applied_tree)" | not_hidden | reboot_reasons
-    sed 's|^\(.*\)\t\(.*\)$|/\1 was left as it is: \2|' "$KIT_CONFLICTS"
+    {
+      changed_paths "$KIT_BOOT_TREE" "$(applied_tree)"
+      changed_secrets
+    } | LC_ALL=C sort -u | not_hidden | reboot_reasons
+    [ ! -e "$KIT_CONFLICTS" ] || sed 's|^\(.*\)\t\(.*\)$|/\1 was left as it is: \2|' "$KIT_CONFLICTS"
   } >"$KIT_REBOOT_REASONS.new"
   mv "$KIT_REBOOT_REASONS.new" "$KIT_REBOOT_REASONS"
 }

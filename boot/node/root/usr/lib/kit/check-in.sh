@@ -1,4 +1,4 @@
-# What a check-in says of this machine: what runs, the slots, the trial, drift. Needs api.sh, slot-json.sh.
+# What a check-in says of this machine: what runs, the slots, the trial, drift. Needs api.sh, slot-json.sh, secret-files.sh.
 # shellcheck shell=dash
 # shellcheck disable=SC2153 # KIT_BOOT is the environment's, or name_boot's
 
@@ -46,6 +46,8 @@ machine_reasons() {
   [ ! -s "$KIT_RUN/powerwash-failed" ] || cat "$KIT_RUN/powerwash-failed"
   [ ! -s "$KIT_UPDATE/error" ] || cat "$KIT_UPDATE/error"
   [ ! -s "$KIT_RUN/bundle-held" ] || cat "$KIT_RUN/bundle-held"
+  [ ! -s "$KIT_RUN/key-unusable" ] || cat "$KIT_RUN/key-unusable"
+  [ ! -s "$KIT_SECRETS/problems" ] || sed 's/^/cannot place the secret file /' "$KIT_SECRETS/problems"
   # What of the disk could not be brought into this root (the initrd's persist.sh).
   [ ! -s "$KIT_RUN/persist-problems" ] || cat "$KIT_RUN/persist-problems"
 }

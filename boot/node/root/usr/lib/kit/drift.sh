@@ -1,4 +1,4 @@
-# Drift: files of the running root that are not as image and bundle have them. Needs tree.sh.
+# Drift: files of the running root that are not as image and bundle have them. Needs tree.sh, secret-files.sh.
 # shellcheck shell=dash
 # shellcheck disable=SC2153 # SHOWN is the answer of tree.sh
 
@@ -33,9 +33,10 @@ not_ignored() {
 }
 
 # has_drifted PATH: a file that was only touched has not; a directory counts by its mode and owner, and when it is new, its
-# files do.
+# files do. A secret file is as it came, or has drifted like any other.
 has_drifted() {
   show "$(applied_tree)" "$1"
+  ! is_secret "$1" || SHOWN="$KIT_SECRETS/tree/$1"
   if [ -z "$SHOWN" ] && [ -d "$KIT_LIVE/$1" ] && [ ! -L "$KIT_LIVE/$1" ]; then return 1; fi
   ! same "$KIT_LIVE/$1" "$SHOWN"
 }

@@ -11,7 +11,7 @@ target_value() {
 # is_target FILE: can it be believed? What is in it ends up in paths, URLs and kernel command lines.
 is_target() {
   has_line "$1" 'tag [0-9a-f]{16}' && has_line "$1" 'image [A-Za-z0-9][A-Za-z0-9.+~_-]{0,127}' &&
-    has_line "$1" 'bundle [0-9a-f]{64}' && ! LC_ALL=C grep -q '[^ -~]' "$1"
+    has_line "$1" 'bundle [0-9a-f]{64}' && { ! grep -q '^secrets ' "$1" || has_line "$1" 'secrets [0-9a-f]{64}'; } && ! LC_ALL=C grep -q '[^ -~]' "$1"
 }
 
 has_line() {
@@ -28,15 +28,19 @@ target_rate() {
   target_value rate | grep -Ex '[0-9]{1,9}' || echo 0
 }
 
-# follow_clock: a clock that is more than a day off would refuse manifests and certificates. One that a time server has set
-# knows better than ours.
+# follow_clock: a clock that is more than a day off would refuse manifests and certificates.
 follow_clock() {
-  local time now off
+  local time
   time="$(target_value time | grep -Ex '[1-9][0-9]{0,10}')" || return 0
+  set_clock "$time"
+}
+
+# set_clock SECONDS: unless it is less than a day off, or a time server has set it, which knows better than ours.
+set_clock() {
+  local off
   [ ! -e "${KIT_SYNCHRONIZED:-/run/systemd/timesync/synchronized}" ] || return 0
-  now="$(date +%s)"
-  off=$((time - now))
+  off=$(($1 - $(date +%s)))
   [ "${off#-}" -gt "$CLOCK_OFF_SECONDS" ] || return 0
   echo "the clock was $off s off: set to the server's"
-  date -u -s "@$time" >/dev/null || true
+  date -u -s "@$1" >/dev/null || true
 }
