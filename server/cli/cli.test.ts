@@ -34,6 +34,7 @@ const USAGE_CASES: readonly [readonly string[], number, RegExp][] = [
   [['--help'], 0, /^$/],
   [['nonsense'], 2, /unknown command 'nonsense'/],
   [['--url', 'kit', 'machines'], 2, /Cannot use --url "kit"/],
+  [['--url', 'http://kit:8080', 'machines'], 2, /others could read the token\n {2}fix: write it as https:/],
   [['lab', '--machines', 'arm'], 2, /Cannot make the machines "arm"\n {2}fix: name up to 8/],
   [['lab', '--port', '-1'], 2, /port/],
   [['lab', '--memory', '12'], 2, /Cannot use --memory "12"\n {2}fix: give a whole number from 512/],
@@ -65,15 +66,6 @@ test('runCommandLine() says how to start a server when none answers', async (t) 
 test('runCommandLine() exits as shells do when it was interrupted', async (t) => {
   const signal = AbortSignal.abort(new Interrupted('SIGTERM'))
   t.is((await cli({}, { signal }).run('setup', '--for', 'lab')).code, 143)
-})
-
-test('token new makes a token that opens the API over TCP', async (t) => {
-  const { server, run } = await withServer(t)
-  const { secret } = JSON.parse((await run('token', 'new', 'ci', '--json')).out) as { secret: string }
-  t.is((await cli({ KATESKIT_TOKEN: secret }).run('--url', server.url, 'machines')).code, 0)
-  const without = await cli().run('--url', server.url, 'machines')
-  t.is(without.code, 1)
-  t.regex(without.err, /^error: /)
 })
 
 test('events prints the past, then follows until it is interrupted', async (t) => {

@@ -9,10 +9,13 @@ import { KitError } from '#lib/errors.ts'
 import { createJsonHttp, type Endpoint, type JsonHttp } from '#lib/json-http.ts'
 
 import type { CliIo } from './cli-io.ts'
+import { findTrust } from './server-trust.ts'
 
 export interface ConnectOptions {
-  /** `http://kit.home.arpa:8080`; KATESKIT_TOKEN goes with it. */
+  /** `https://kit.home.arpa:8443`; KATESKIT_TOKEN goes with it. */
   readonly url?: string
+  /** Fingerprint or PEM file of the CA that the server's certificate must come from. */
+  readonly ca?: string
 }
 
 export function labFolder(projectFolder: string): string {
@@ -24,8 +27,9 @@ export async function connect(io: CliIo, options: ConnectOptions): Promise<JsonH
   return createJsonHttp(await findEndpoint(io, options))
 }
 
-async function findEndpoint(io: CliIo, { url }: ConnectOptions): Promise<Endpoint> {
-  if (url !== undefined) return namedEndpoint(url, io.env['KATESKIT_TOKEN'])
+async function findEndpoint(io: CliIo, { url, ca }: ConnectOptions): Promise<Endpoint> {
+  const { KATESKIT_TOKEN: token, KATESKIT_CA: knownCa } = io.env
+  if (url !== undefined) return namedEndpoint(url, { token, ca: ca ?? knownCa })
   // A server on a real LAN before a lab that runs beside it. A set variable is believed without a look.
   const configured = loadConfig({ env: io.env, cwd: io.projectFolder }).values['http/control-socket']
   if (io.env['KATESKIT_HTTP_CONTROL_SOCKET'] !== undefined) return { kind: 'socket', path: configured }
@@ -33,17 +37,31 @@ async function findEndpoint(io: CliIo, { url }: ConnectOptions): Promise<Endpoin
     if (await answers(path)) return { kind: 'socket', path }
   }
   throw new KitError('unavailable', 'Cannot find a running server on this machine', {
-    fix: 'start one with npm start, or name one with --url http://<host>:8080 and KATESKIT_TOKEN',
+    fix: 'start one with npm start, or name one with --url https://<host>:8443 and KATESKIT_TOKEN',
   })
 }
 
-function namedEndpoint(url: string, token: string | undefined): Endpoint {
-  if (!/^https?:\/\/[^/]+\/?$/.test(url)) {
+/** Nothing is sent before the server is known to be the one that was meant. */
+async function namedEndpoint(
+  url: string,
+  { token, ca }: { token: string | undefined; ca: string | undefined },
+): Promise<Endpoint> {
+  if (/^http:/i.test(url)) {
+    throw new KitError(
+      'invalid-input',
+      `Cannot use --url ${JSON.stringify(url)}: others could read the token`,
+      {
+        fix: 'write it as https://<host>:8443; on the server itself leave --url away',
+      },
+    )
+  }
+  if (!/^https:\/\/[^/@?#]+\/?$/i.test(url) || URL.parse(url) === null) {
     throw new KitError('invalid-input', `Cannot use --url ${JSON.stringify(url)}`, {
-      fix: 'write it as http://<host>:8080',
+      fix: 'write it as https://<host>:8443',
     })
   }
-  return { kind: 'url', url, ...(token === undefined ? {} : { token }) }
+  const caPem = await findTrust(url, ca === '' ? undefined : ca)
+  return { kind: 'url', url, ...(token && { token }), ...(caPem !== undefined && { caPem }) }
 }
 
 /** A socket that is there and may not be opened counts: its error says more than "no server". */

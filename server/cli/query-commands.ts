@@ -2,14 +2,13 @@
 
 import type { Command } from 'commander'
 
-import type { TokenInfo } from '#machine/access-ports.ts'
 import type { Event } from '#machine/event.ts'
 import type { ExplainedFile, ExplainedValue, Lease, ProfileProblem } from '#machine/ports.ts'
 
 import { type AnswerOptions, JSON_OPTION, type Server, show } from './answers.ts'
 import type { CliIo } from './cli-io.ts'
 import { findMachine, machinePath } from './find-machine.ts'
-import { renderEvent, renderLeases, renderOverlay, renderToken, renderValues } from './render.ts'
+import { renderEvent, renderLeases, renderOverlay, renderValues } from './render.ts'
 
 interface EventOptions extends AnswerOptions {
   readonly follow?: boolean
@@ -25,7 +24,6 @@ interface Answers {
     readonly problems: readonly ProfileProblem[]
   }
   readonly overlay: { readonly digest: string; readonly files: readonly ExplainedFile[] }
-  readonly token: { readonly info: TokenInfo; readonly secret: string }
 }
 
 export function addQueryCommands(program: Command, io: CliIo, server: Server): void {
@@ -38,17 +36,6 @@ export function addQueryCommands(program: Command, io: CliIo, server: Server): v
     .action(async (options: AnswerOptions) => {
       const answer = (await (await server()).request('GET', '/api/v1/leases')) as Answers['leases']
       show(io, options, answer, () => renderLeases(answer.leases, Date.now()))
-    })
-  program
-    .command('token')
-    .description('API tokens')
-    .command('new <name>')
-    .description('make an admin token; it is shown once')
-    .option(...JSON_OPTION)
-    .action(async (name: string, options: AnswerOptions) => {
-      const answer = await (await server()).request('POST', '/api/v1/tokens', { name })
-      const { info, secret } = answer as Answers['token']
-      show(io, options, answer, () => renderToken(info, secret))
     })
 }
 

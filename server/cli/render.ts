@@ -1,7 +1,6 @@
 // What the API answers, as tables for people: pure text.
 
 import { formatTable } from '#lib/text-table.ts'
-import type { TokenInfo } from '#machine/access-ports.ts'
 import { EVENT_KINDS, type Event } from '#machine/event.ts'
 import type { ExplainedFile, ExplainedValue, Lease, ProfileProblem } from '#machine/ports.ts'
 
@@ -70,14 +69,3 @@ export function renderOverlay(digest: string, files: readonly ExplainedFile[]): 
 }
 
 const KIND_LETTER = { file: '-', directory: 'd', symlink: 'l' } as const
-
-export function renderToken(info: TokenInfo, secret: string): string[] {
-  return [
-    `Token ${info.name} (${info.role}). It is shown this once:`,
-    '',
-    `  ${secret}`,
-    '',
-    'Use it as: curl -H "Authorization: Bearer <token>" http://<server>:8080/api/v1/machines',
-    'or with this command: KATESKIT_TOKEN=<token> kateskit --url http://<server>:8080 machines',
-  ]
-}

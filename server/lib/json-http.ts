@@ -8,7 +8,8 @@ import { type SseMessage, SseParser } from './sse.ts'
 
 export type Endpoint =
   | { readonly kind: 'socket'; readonly path: string }
-  | { readonly kind: 'url'; readonly url: string; readonly token?: string }
+  /** `caPem`: what the server's certificate must come from, in place of what this system trusts. */
+  | { readonly kind: 'url'; readonly url: string; readonly token?: string; readonly caPem?: string }
 
 export interface RequestOptions {
   /** How long the answer may take: half a minute unless given. */
@@ -96,7 +97,9 @@ function requestUrl(
 ): http.ClientRequest {
   const url = new URL(path, endpoint.url)
   if (endpoint.token !== undefined) options.headers['authorization'] = `Bearer ${endpoint.token}`
-  return (url.protocol === 'https:' ? https : http).request(url, options)
+  if (url.protocol !== 'https:') return http.request(url, options)
+  const trust = endpoint.caPem === undefined ? {} : { ca: endpoint.caPem, allowPartialTrustChain: true }
+  return https.request(url, { ...options, ...trust })
 }
 
 async function readAnswer(response: http.IncomingMessage): Promise<unknown> {
@@ -144,6 +147,11 @@ function cannotReach(endpoint: Endpoint, error: Error): KitError {
     case 'ECONNREFUSED':
       return new KitError('unavailable', `Cannot reach the server: nothing answers at ${where}`, {
         fix: 'start it with npm start, or name a running one with --url',
+        cause: error,
+      })
+    case 'ERR_TLS_CERT_ALTNAME_INVALID':
+      return new KitError('forbidden', `Cannot trust ${where}: its certificate is for another name`, {
+        fix: 'name the server as its certificate does: by its address, or by its mDNS name',
         cause: error,
       })
     default:
