@@ -54,6 +54,8 @@ export interface AppOptions {
 export interface App {
   /** What machines reach the server by; no slash at the end. */
   readonly baseUrl: string
+  /** Where people and programs reach the API; the same. */
+  readonly apiUrl: string
   readonly networkInterface: string
   hasTokens(): Promise<boolean>
   /** The secret of a new admin token: shown once, stored nowhere. */
@@ -75,6 +77,7 @@ interface Adapters {
 interface Parts extends AppOptions, Adapters, Domain {
   readonly network: NetworkInterface
   readonly baseUrl: string
+  readonly apiUrl: string
   /** Tells this server from others of the same name; it stays the same over restarts. */
   readonly id: string
   readonly certificates: Certificates
@@ -127,6 +130,7 @@ export async function createApp(options: AppOptions): Promise<App> {
       ...domain,
       network,
       baseUrl,
+      apiUrl: `${tlsUrl}/api/v1`,
       id,
       certificates,
       tpm,
@@ -143,7 +147,7 @@ export async function createApp(options: AppOptions): Promise<App> {
 }
 
 function composeApp(
-  { loadDomain, store, tpm, network, baseUrl, version }: Parts,
+  { loadDomain, store, tpm, network, baseUrl, apiUrl, version }: Parts,
   services: readonly Service[],
 ): App {
   const { tokens, events } = store
@@ -157,9 +161,10 @@ function composeApp(
   }
   return {
     baseUrl,
+    apiUrl,
     networkInterface: network.name,
     hasTokens: async () => (await tokens.list()).length > 0,
-    makeFirstToken: async () => (await tokens.make({ name: 'first admin', role: 'admin' })).secret,
+    makeFirstToken: () => makeFirstToken(store),
     start: () => {
       starting = start()
       return starting
@@ -179,6 +184,16 @@ function composeApp(
       }
     },
   }
+}
+
+async function makeFirstToken({ tokens, events, audit }: Store): Promise<string> {
+  const [name, role] = ['first admin', 'admin'] as const
+  const { info, secret } = await tokens.make({ name, role })
+  const detail = `name=${name} role=${role}`
+  await audit.append({ actor: 'server', action: 'token-made', target: info.id, outcome: 'done', detail })
+  const message = `${role} token ${name} made at the first start`
+  await events.append({ kind: 'token-made', message, data: { token: info.id, role } })
+  return secret
 }
 
 /** Machines cannot reach "any address". */

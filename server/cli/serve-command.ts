@@ -69,7 +69,7 @@ export function loadServeConfig(io: CliIo, options: ServeCommandOptions): Config
 
 /** The first admin token is made where a person can read it, and never where a log would keep it. */
 async function welcome(app: App, stdout: CliIo['stdout']): Promise<readonly string[]> {
-  const serves = `KatesKit ${VERSION} serves ${app.networkInterface}; the API is at ${app.baseUrl}/api/v1`
+  const serves = `KatesKit ${VERSION} serves ${app.networkInterface}; the API is at ${app.apiUrl}`
   const next = [
     'Let a machine boot from the network, and see it:  ./bin/kateskit machines',
     'What happens, as it happens:                      ./bin/kateskit events --follow',
@@ -82,6 +82,6 @@ async function welcome(app: App, stdout: CliIo['stdout']): Promise<readonly stri
   const secret = await app.makeFirstToken()
   return [
     ...[serves, '', `Admin token, shown this once: ${secret}`],
-    ...['kateskit token new <name> makes another one.', '', ...next],
+    ...['kateskit token new <name> makes others; --role says what they may.', '', ...next],
   ]
 }
