@@ -19,6 +19,8 @@ export interface ServerClient {
   machines(): Promise<readonly MachineView[]>
   machine(mac: Mac): Promise<MachineView>
   assignRole(mac: Mac, role: string): Promise<void>
+  /** Confirms the code on a machine's console. Throws KitError `wrong-code`, `not-found`, `conflict`. */
+  pair(mac: Mac, code: string, options?: { readonly replace?: boolean }): Promise<void>
   /** A new admin token; the secret cannot be had again. */
   makeToken(name: string): Promise<string>
   /** The id of the newest event, 0 when there is none. */
@@ -55,8 +57,12 @@ export function createServerClient(endpoint: Endpoint): ServerClient {
     async assignRole(mac, role) {
       await http.request('PUT', `/api/v1/machines/${macToPath(mac)}/role`, { role })
     },
+    async pair(mac, code, { replace = false } = {}) {
+      const body = { code, ...(replace && { replace }) }
+      await http.request('POST', `/api/v1/machines/${macToPath(mac)}/pair`, body)
+    },
     async makeToken(name) {
-      return ((await http.request('POST', '/api/v1/tokens', { name })) as { secret: string }).secret
+      return ((await http.request('POST', '/api/v1/tokens', { name, role: 'admin' })) as { secret: string }).secret
     },
     async lastEventId() {
       const answer = (await http.request('GET', '/api/v1/events?limit=1')) as { events: Event[] }
