@@ -9,30 +9,40 @@ import type { ServerWords } from '#machine/boot-plan.ts'
 import { Consultant } from '#machine/consultant.ts'
 import { Desk } from '#machine/desk.ts'
 import { Fleet } from '#machine/fleet.ts'
+import type { Authority, TpmVerifier } from '#machine/identity-ports.ts'
 import type { Bundles, ImageStore, Powerwashes, Profiles, Releases } from '#machine/ports.ts'
 import { PowerwashDesk } from '#machine/powerwash-desk.ts'
 import { ReleaseBook } from '#machine/release-book.ts'
 import { ReleaseDesk } from '#machine/releases.ts'
 import { Rollouts } from '#machine/rollouts.ts'
 import { Roster } from '#machine/roster.ts'
+import type { Secrets, SecretsDesk } from '#machine/secret-ports.ts'
+import { createSecretsDesk } from '#machine/secrets-desk.ts'
 import type { Store } from '#store/store.ts'
 
+import { createIdentityBooks, createIdentityDomain, type IdentityDomain } from './identity-domain.ts'
+
 export interface DomainParts {
-  readonly store: Pick<Store, 'machines' | 'events' | 'releases'>
+  readonly store: Pick<Store, 'machines' | 'events' | 'releases' | 'identities' | 'audit'>
   readonly tree: Profiles
   readonly overlays: Bundles
+  readonly secrets: Secrets
   readonly images: Pick<ImageStore, 'list' | 'find' | 'remove' | 'named' | 'onChange'>
   /** Setting images/keep. */
   readonly keepImages: number
   readonly clock: Clock
   readonly log: Log
   readonly server: ServerWords
+  /** Signs the machines' certificates. */
+  readonly authority: Authority
+  readonly tpm: TpmVerifier
   readonly mostMachines?: number
 }
 
-export interface Domain {
+export interface Domain extends IdentityDomain {
   readonly roster: Roster
   readonly desk: Desk
+  readonly secretsDesk: SecretsDesk
   readonly releases: Releases
   readonly powerwashes: Powerwashes
   readonly rollouts: Rollouts
@@ -45,14 +55,15 @@ export interface Domain {
 }
 
 export function createDomain(parts: DomainParts): Domain {
-  const { store, tree: profiles, overlays: bundles, images, clock, log, server } = parts
+  const { store, tree: profiles, overlays: bundles, secrets, images, clock, log, server } = parts
   const { machines, events } = store
   const queue = createKeyedQueue<Mac>()
   const book = new ReleaseBook(store.releases)
   // The machines come from the roster, which asks the fleet for what they should run.
   const fleet = new Fleet({ book, profiles, images, clock, machines: () => roster.all() })
+  const known = createIdentityBooks({ store: store.identities, clock })
   const roster = new Roster({
-    ...{ machines, events, profiles, bundles, queue, clock },
+    ...{ machines, events, profiles, bundles, queue, clock, identities: known.shown },
     ...(parts.mostMachines !== undefined && { mostMachines: parts.mostMachines }),
     releases: {
       wantedImage: (profile, machine) => fleet.wantedVersion(profile, machine),
@@ -64,7 +75,8 @@ export function createDomain(parts: DomainParts): Domain {
   const rollouts = new Rollouts({ fleet, book, events, clock, log, onChange })
   const isSound = (version: string) => book.quarantineOf(version) === undefined
   const desk = new Desk({
-    ...{ roster, machines, events, consultant, fleet, rollouts, isSound, queue, clock, server },
+    ...{ roster, machines, events, consultant, fleet, secrets, rollouts, isSound, queue, clock, server },
+    primaryOf: (mac) => known.book.primaryOf(mac),
   })
   const all = () => roster.all()
   const releases = new ReleaseDesk({
@@ -74,14 +86,23 @@ export function createDomain(parts: DomainParts): Domain {
   const powerwashes = new PowerwashDesk({
     ...{ roster, profiles, consultant, fleet, events, queue, clock, server, onChange },
   })
+  const identityDomain = createIdentityDomain({
+    ...{ book: known.book, attempts: known.attempts, roster, profiles, events, clock, onChange },
+    ...{ authority: parts.authority, tpm: parts.tpm },
+  })
+  const secretsDesk = createSecretsDesk({
+    ...{ machines, roster, profiles, secrets, events, audit: store.audit },
+    identityOfKey: (key) => identityDomain.identityDesk.identityOfKey(key),
+  })
   return {
-    ...{ roster, desk, releases, powerwashes, rollouts },
+    ...{ roster, desk, secretsDesk, releases, powerwashes, rollouts, ...identityDomain },
     releaseFollower: createReleaseFollower({ images, releases, log }),
     async profilesChanged() {
       await rollouts.settle()
       desk.announceTargetChange()
     },
     async loadDomain() {
+      await known.book.load()
       await roster.load()
       await book.load()
     },

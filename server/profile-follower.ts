@@ -7,6 +7,7 @@ import type { Service } from '#lib/service.ts'
 import type { Profiles } from '#machine/ports.ts'
 import { createJoinedWork } from '#overlays/joined-work.ts'
 import type { Overlays } from '#overlays/overlays.ts'
+import type { SecretFiles } from '#overlays/secrets.ts'
 
 import type { KnownMachines } from './known-machines.ts'
 import type { Reservations } from './reservations.ts'
@@ -14,8 +15,9 @@ import type { Reservations } from './reservations.ts'
 export interface FollowerParts {
   readonly tree: Pick<Profiles, 'profileFor' | 'machines'> & { onChange(listener: () => void): () => void }
   readonly overlays: Pick<Overlays, 'refresh'>
+  readonly secrets: Pick<SecretFiles, 'refresh'>
   readonly roster: { macs(): readonly Mac[] }
-  /** The machines have their new bundles. */
+  /** The machines have their new bundles and secrets. */
   readonly onFollowed: () => Promise<void>
   readonly reservations: Pick<Reservations, 'refresh'>
   readonly known: Pick<KnownMachines, 'refresh'>
@@ -24,7 +26,7 @@ export interface FollowerParts {
 
 /** Starts before the tree and stops after it, so that no change is missed and none comes too late. */
 export function createProfileFollower(parts: FollowerParts): Service {
-  const { tree, overlays, roster, onFollowed, reservations, known, log } = parts
+  const { tree, overlays, secrets, roster, onFollowed, reservations, known, log } = parts
   let unsubscribe = () => {}
   let latest: Promise<void> = Promise.resolve()
   /** However many changes come while one is followed, they share the one run after it. */
@@ -35,7 +37,8 @@ export function createProfileFollower(parts: FollowerParts): Service {
       known.refresh()
       // Machines that were never seen too: what is wrong with their overlay is told before they boot by it.
       const macs = new Set([...roster.macs(), ...tree.machines()])
-      await overlays.refresh([...macs].filter((mac) => tree.profileFor(mac).role !== undefined))
+      const withRole = [...macs].filter((mac) => tree.profileFor(mac).role !== undefined)
+      await Promise.all([overlays.refresh(withRole), secrets.refresh(withRole)])
       await onFollowed()
     },
   )

@@ -17,6 +17,8 @@ function targetLines(target: Target): string[] {
     ['reboot', yesOrNo(target.mayReboot)],
     ['good', yesOrNo(target.isGood)],
     ['powerwash', yesOrNo(target.powerwash)],
+    ...(target.secretsDigest === undefined ? [] : [['secrets', target.secretsDigest]]),
+    ['secrets-kept', target.secretsKept],
     ['rate', `${target.rateKiBps}`],
     ['arguments', target.arguments],
   ])

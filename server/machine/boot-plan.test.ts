@@ -356,6 +356,7 @@ for (const [title, changes, expected] of targets) {
         image,
         bundle,
         bootId: 'b0',
+        secretsDigest: undefined,
         server: SERVER,
       },
       permit: { mayStage: false, mayReboot: false },

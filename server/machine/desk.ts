@@ -15,6 +15,7 @@ import { decideDiskPlan } from './disk-plan.ts'
 import type { EventKind, NewEvent } from './event.ts'
 import type { Fleet } from './fleet.ts'
 import type { Boot, Machine, SlotName } from './machine.ts'
+import { Pace } from './pace.ts'
 import type {
   BootOffer,
   BootWish,
@@ -25,13 +26,15 @@ import type {
   MachineDesk,
   MachineStore,
   Sighting,
+  Speaker,
   StepReport,
   Target,
 } from './ports.ts'
 import { isTakenBack, powerwashWord } from './powerwash.ts'
 import { Repeats } from './repeats.ts'
 import type { Rollouts } from './rollouts.ts'
-import type { Roster } from './roster.ts'
+import { type Roster, tooMany } from './roster.ts'
+import type { Secrets } from './secret-ports.ts'
 import { decideTarget } from './target.ts'
 
 export interface DeskOptions {
@@ -40,9 +43,12 @@ export interface DeskOptions {
   readonly events: EventLog
   readonly consultant: Consultant
   readonly fleet: Fleet
+  readonly secrets: Pick<Secrets, 'secretsFor'>
   readonly rollouts: Rollouts
   /** Whether nothing is known against an image. */
   readonly isSound: (version: string) => boolean
+  /** What a MAC is an alias of; itself when it is of nothing. */
+  readonly primaryOf: (mac: Mac) => Mac
   readonly queue: KeyedQueue<Mac>
   readonly clock: Clock
   readonly server: ServerWords
@@ -54,6 +60,10 @@ const STEP_EVENTS = {
   failed: 'step-failed',
 } as const satisfies Record<StepReport['status'], EventKind>
 
+/** Anybody may ask for scripts, and must not push everything else out of the history by it. */
+const SCRIPTS_TOLD = { atOnce: 6_000, oneEveryMs: 10 }
+const SCRIPTS_TOLD_OF_ONE = { atOnce: 30, oneEveryMs: 10_000 }
+
 export class Desk implements MachineDesk {
   readonly #options: DeskOptions
   readonly #targetListeners = new Set<() => void>()
@@ -61,40 +71,48 @@ export class Desk implements MachineDesk {
   readonly #holds = new Repeats()
   readonly #refusals = new Repeats()
   readonly #diskRefusals = new Repeats()
+  readonly #scripts: Pace
+  readonly #scriptsOfOne: Pace
 
   constructor(options: DeskOptions) {
     this.#options = options
+    this.#scripts = new Pace(options.clock, SCRIPTS_TOLD)
+    this.#scriptsOfOne = new Pace(options.clock, SCRIPTS_TOLD_OF_ONE)
   }
 
-  async offerBoot(mac: Mac, sighting: Sighting, wish?: BootWish): Promise<BootOffer> {
-    const { roster, queue, consultant } = this.#options
-    await roster.seen(mac, sighting)
+  async offerBoot(asked: Mac, sighting: Sighting, wish?: BootWish): Promise<BootOffer> {
+    const { roster, queue, consultant, primaryOf } = this.#options
+    const mac = primaryOf(asked)
+    await roster.seen(asked, sighting)
     const consultation = await consultant.consult(mac)
     return queue.run(mac, () => this.#offer(mac, this.#plan(mac, consultation, wish)))
   }
 
   /** A machine nobody knows is there all the same: this server has lost its database, or is another one than before. */
-  async nameBoot(mac: Mac, _slot: SlotName): Promise<Boot> {
+  async nameBoot(mac: Mac, _slot: SlotName, by?: Speaker): Promise<Boot> {
     const { roster, machines, clock, queue } = this.#options
     return queue.run(mac, async () => {
       if ((await roster.takeIn(mac, {})) === undefined) throw tooMany()
-      return machines.saveBoot({ id: newId(), mac, mintedMs: clock.nowMs(), plan: 'disk' })
+      const boot: Boot = { id: newId(), mac, mintedMs: clock.nowMs(), plan: 'disk' }
+      return machines.saveBoot(by === undefined ? boot : { ...boot, keySha256: by.keySha256 })
     })
   }
 
-  async takeDisks(mac: Mac, report: DiskReport): Promise<DiskPlan> {
-    return this.#options.queue.run(mac, () => this.#takeDisks(mac, report))
+  async takeDisks(mac: Mac, report: DiskReport, by?: Speaker): Promise<DiskPlan> {
+    return this.#options.queue.run(mac, () => this.#takeDisks(mac, report, by))
   }
 
-  async report(mac: Mac, report: StepReport): Promise<void> {
-    const { machines, events } = this.#options
-    const boot = await machines.findBoot(report.boot)
+  async report(asked: Mac, report: StepReport, by?: Speaker): Promise<void> {
+    const { events, primaryOf } = this.#options
+    const mac = primaryOf(asked)
+    const boot = await this.#findBoot(report.boot)
     if (boot?.mac !== mac) {
       throw new KitError(
         'not-found',
         `Cannot take a report of boot ${report.boot}: it was never offered to this machine`,
       )
     }
+    if (by !== undefined) await this.#claim(boot, by)
     await events.append({
       kind: STEP_EVENTS[report.status],
       mac,
@@ -102,30 +120,34 @@ export class Desk implements MachineDesk {
       data: {
         step: report.step,
         boot: report.boot,
+        ...(by === undefined && { unproved: true }),
         ...(report.seconds !== undefined && { seconds: report.seconds }),
         ...(report.log !== undefined && { log: report.log }),
       },
     })
   }
 
-  async checkIn(mac: Mac, checkIn: CheckIn): Promise<void> {
+  async checkIn(mac: Mac, checkIn: CheckIn, by?: Speaker): Promise<void> {
     const { queue, rollouts } = this.#options
-    const { isNews, turnedBack } = await queue.run(mac, () => this.#takeCheckIn(mac, checkIn))
+    const { isNews, turnedBack } = await queue.run(mac, () => this.#takeCheckIn(mac, checkIn, by))
     // Outside the machine's queue, for it looks at all machines.
     if (isNews || rollouts.lockOf(mac) !== undefined) await rollouts.settle(mac)
     if (isNews) this.announceTargetChange()
     if (turnedBack !== undefined) throw new KitError('conflict', `Cannot go on with this boot: ${turnedBack}`)
   }
 
-  async target(mac: Mac, bootId?: string): Promise<Target | undefined> {
+  async target(mac: Mac, bootId?: string, by?: Speaker): Promise<Target | undefined> {
     const { roster, consultant, fleet, rollouts, isSound, server } = this.#options
     if (!roster.has(mac)) return undefined // nothing is made, nor kept, for a MAC that somebody has made up
+    if (by !== undefined && bootId !== undefined) await this.#claimNamed(mac, bootId, by)
     const consultation = await consultant.consult(mac)
+    const hasRole = consultation.profile.role !== undefined
+    const secretsDigest = hasRole ? (await this.#options.secrets.secretsFor(mac))?.digest : undefined
     const machine = roster.known(mac)
     if (machine === undefined) return undefined
     const { profile, bundle } = consultation
     const target = decideTarget({
-      ...{ profile, machine, bundle, bootId, isSound, server },
+      ...{ profile, machine, bundle, bootId, isSound, secretsDigest, server },
       image: fleet.imageForRunning(profile, machine),
       permit: rollouts.permitOf(mac),
       isPowerwash: this.#mayPowerwash(machine, consultation),
@@ -177,28 +199,29 @@ export class Desk implements MachineDesk {
   async #offer(mac: Mac, plan: BootPlan): Promise<BootOffer> {
     const { roster, machines, events, clock } = this.#options
     const boot: Boot = { id: newId(), mac, mintedMs: clock.nowMs(), plan: plan.kind }
-    if ((await roster.takeIn(mac, {})) === undefined) {
+    const machine = await roster.takeIn(mac, {})
+    if (machine === undefined) {
       // It needs nothing of ours to go on to its disk, so it may, and leaves no trace.
       if (plan.kind === 'local-disk') return { boot, plan }
       throw tooMany()
     }
     const isTold = plan.kind === 'hold' && !this.#holds.isNews(mac, plan.reason)
     if (plan.kind !== 'hold') this.#holds.forget(mac)
-    const [minted] = await Promise.all([
-      machines.saveBoot(boot),
-      ...(isTold ? [] : [events.append(scriptSent(boot, plan))]),
-    ])
+    const minted = await machines.offerBoot(boot, await this.#staleUntilMs(machine))
+    const isNews = !isTold && this.#scriptsOfOne.take(mac) && this.#scripts.take()
+    if (isNews) await events.append(scriptSent(minted, plan))
     return { boot: minted, plan }
   }
 
-  async #takeDisks(mac: Mac, { boot: bootId, disks }: DiskReport): Promise<DiskPlan> {
-    const { roster, machines, events, consultant, server } = this.#options
+  async #takeDisks(mac: Mac, { boot: bootId, disks }: DiskReport, by?: Speaker): Promise<DiskPlan> {
+    const { roster, events, consultant, server } = this.#options
     const machine = roster.known(mac)
-    const named = await machines.findBoot(bootId)
+    const named = await this.#findBoot(bootId)
     if (machine === undefined)
       throw new KitError('not-found', `Cannot take the disks of ${mac}: it was never seen`)
     const doubt = findDoubt(bootId, { machine, named, current: await this.#currentBoot(machine) })
     if (doubt !== undefined) throw new KitError(doubt.code, `Cannot take these disks: ${doubt.reason}`)
+    if (named !== undefined && by !== undefined) await this.#claim(named, by)
     const profile = consultant.profileFor(mac)
     const isOver = named !== undefined && isTakenBack(named, machine)
     const plan: DiskPlan = isOver
@@ -223,13 +246,16 @@ export class Desk implements MachineDesk {
   async #takeCheckIn(
     mac: Mac,
     checkIn: CheckIn,
+    by?: Speaker,
   ): Promise<{ readonly isNews: boolean; readonly turnedBack: string | undefined }> {
-    const { roster, machines, events, clock, rollouts, fleet, consultant } = this.#options
+    const { roster, events, clock, rollouts, fleet, consultant } = this.#options
     const machine = await roster.takeIn(mac, {})
     if (machine === undefined) throw tooMany()
+    const named = await this.#findBoot(checkIn.boot)
+    if (by !== undefined && named?.mac === mac) await this.#claim(named, by)
     const outcome = decideCheckIn(checkIn, {
       machine,
-      named: await machines.findBoot(checkIn.boot),
+      named,
       current: await this.#currentBoot(machine),
       lock: rollouts.lockOf(mac),
       powerwashWord: powerwashWord(consultant.profileFor(mac)),
@@ -254,7 +280,42 @@ export class Desk implements MachineDesk {
   }
 
   async #currentBoot(machine: Machine): Promise<Boot | undefined> {
-    return machine.bootId === undefined ? undefined : this.#options.machines.findBoot(machine.bootId)
+    return machine.bootId === undefined ? undefined : this.#findBoot(machine.bootId)
+  }
+
+  /** A boot that was offered to another MAC of a machine, before that was known to be one, is the machine's. */
+  async #findBoot(id: string): Promise<Boot | undefined> {
+    const { machines, primaryOf } = this.#options
+    const boot = await machines.findBoot(id)
+    return boot && { ...boot, mac: primaryOf(boot.mac) }
+  }
+
+  /** Boots from before then say what is over: they are offered to nobody again. */
+  async #staleUntilMs(machine: Machine): Promise<number> {
+    const current = await this.#currentBoot(machine)
+    return Math.max(current?.mintedMs ?? 0, machine.powerwashes?.cancelledMs ?? 0)
+  }
+
+  async #claimNamed(mac: Mac, bootId: string, by: Speaker): Promise<void> {
+    const boot = await this.#findBoot(bootId)
+    if (boot?.mac === mac) await this.#claim(boot, by)
+  }
+
+  /** The boot is this key's from now on. Throws KitError `wrong-machine` when it is another's: a copy of somebody's words. */
+  async #claim(boot: Boot, { keySha256 }: Speaker): Promise<void> {
+    if (boot.keySha256 === keySha256) return
+    const { machines, events } = this.#options
+    if (boot.keySha256 === undefined && (await machines.claimBoot(boot.id, keySha256))) return
+    const reason = `boot ${boot.id} is of another key`
+    if (this.#refusals.isNews(boot.mac, 'another key')) {
+      await events.append({
+        kind: 'check-in-refused',
+        mac: boot.mac,
+        message: reason,
+        data: { key: keySha256 },
+      })
+    }
+    throw new KitError('wrong-machine', `Cannot believe words of this boot: ${reason}`)
   }
 }
 
@@ -268,10 +329,6 @@ function saysMore(before: Machine, after: Machine): boolean {
 
 function newId(): string {
   return randomBytes(12).toString('hex')
-}
-
-function tooMany(): KitError {
-  return new KitError('unavailable', 'Cannot take in another machine: too many are known')
 }
 
 function scriptSent(boot: Boot, plan: BootPlan): NewEvent {

@@ -5,9 +5,11 @@ import type { Mac } from '#lib/mac.ts'
 
 import type { BootPlan } from './boot-plan.ts'
 import type { Event, NewEvent } from './event.ts'
+import type { Attempt, Identity } from './identity.ts'
 import type { CheckInPhase } from './lifecycle.ts'
 import type { Boot, Checks, Disk, Firmware, Machine, PowerwashRequest, SlotName, Slots } from './machine.ts'
 import type { Profile } from './profile.ts'
+import type { SecretsKept } from './secret-ports.ts'
 
 export interface MachineStore {
   find(mac: Mac): Promise<Machine | undefined>
@@ -17,6 +19,13 @@ export interface MachineStore {
   save(machine: Machine): Promise<void>
   /** Makes it the latest of its machine's boots, by moving `mintedMs` up when the clock was set back; returns it so. */
   saveBoot(boot: Boot): Promise<Boot>
+  /**
+   * The same, but an earlier one of the same plan is offered again, as the latest, when no key has used it and it was minted
+   * after `sinceMs`: whoever asks for scripts in a machine's name pushes out none of its boots.
+   */
+  offerBoot(boot: Boot, sinceMs: number): Promise<Boot>
+  /** Makes a boot that of a key, unless it is one's already; whether it is this key's now. */
+  claimBoot(id: string, keySha256: string): Promise<boolean>
   findBoot(id: string): Promise<Boot | undefined>
   /** Forgets a machine and its boots. */
   remove(mac: Mac): Promise<void>
@@ -412,22 +421,33 @@ export interface Target {
   /** 0 is unbounded. */
   readonly rateKiBps: number
   readonly arguments: string
+  /** sha256 (hex) of the archive of its secret files; absent when it has none. */
+  readonly secretsDigest?: string
+  readonly secretsKept: SecretsKept
 }
 
-/** The registry as machines talk to it. */
+/** Whose words they are: the sha256 (hex) of the key by which a machine proved that it is this one. */
+export interface Speaker {
+  readonly keySha256: string
+}
+
+/**
+ * The registry as machines talk to it. `by` is absent for words of nobody knows whom, which the front door lets through for
+ * `offerBoot` and `report` only. A boot belongs to the key that uses it first: for another they throw `wrong-machine`.
+ */
 export interface MachineDesk {
-  /** Mints a boot and decides its plan. */
+  /** Decides its plan, and mints a boot unless there is one of that plan which nobody has used. For an alias: its machine's. */
   offerBoot(mac: Mac, sighting: Sighting, wish?: BootWish): Promise<BootOffer>
   /** For a machine that started from its own disk: mints a boot with the plan `disk`. */
-  nameBoot(mac: Mac, slot: SlotName): Promise<Boot>
+  nameBoot(mac: Mac, slot: SlotName, by?: Speaker): Promise<Boot>
   /** Remembers the disks and decides what is to be done with them. Throws KitError `not-found` for an unknown boot. */
-  takeDisks(mac: Mac, report: DiskReport): Promise<DiskPlan>
+  takeDisks(mac: Mac, report: DiskReport, by?: Speaker): Promise<DiskPlan>
   /** Throws KitError `not-found` for a boot id that was never minted for this machine. */
-  report(mac: Mac, report: StepReport): Promise<void>
+  report(mac: Mac, report: StepReport, by?: Speaker): Promise<void>
   /** Throws KitError `stale-boot` or `not-found`. */
-  checkIn(mac: Mac, checkIn: CheckIn): Promise<void>
+  checkIn(mac: Mac, checkIn: CheckIn, by?: Speaker): Promise<void>
   /** Undefined when the machine was never seen, has no role, or there is nothing to give it: no image, no bundle. */
-  target(mac: Mac, bootId?: string): Promise<Target | undefined>
+  target(mac: Mac, bootId?: string, by?: Speaker): Promise<Target | undefined>
   /** Called after the target of any machine may have changed; the returned function unsubscribes. */
   onTargetChange(listener: () => void): () => void
 }
@@ -442,6 +462,10 @@ export interface MachineView extends Machine {
   /** By pin, channel and quarantine; absent without a role or an image. */
   readonly wantedImage?: string
   readonly pin?: string
+  /** Absent for one that has not proved who it is. */
+  readonly identity?: Pick<Identity, 'tier' | 'sinceMs' | 'keySha256' | 'by' | 'macs'>
+  /** In its name, by whoever says so; absent when there are none. */
+  readonly attempts?: readonly Attempt[]
 }
 
 /** The registry as people see it. */

@@ -2,7 +2,7 @@
 
 import type { Mac } from '#lib/mac.ts'
 
-import type { ExplainedFile, ProfileProblem } from './ports.ts'
+import type { ExplainedFile, ProfileProblem, Speaker } from './ports.ts'
 
 /** The setting `secrets-kept`: whether a machine may keep a copy on its persistence partition. */
 export const SECRETS_KEPT = ['persist', 'memory'] as const
@@ -41,4 +41,14 @@ export interface SecretsKey {
   recipient(): string
   /** Throws KitError `invalid-input`, fit to be shown: it is no age file, it is sealed for somebody else, it is damaged. */
   open(sealed: Uint8Array): Promise<Uint8Array>
+}
+
+/** Where machines come for their secrets. */
+export interface SecretsDesk {
+  /**
+   * Hands them out: to the key that used the boot first, and only for the boot that checked in last. It is in the history and
+   * the audit log when it resolves. Throws KitError `identity-needed`, `wrong-machine`, `stale-boot`, `not-found`, `conflict`,
+   * `unavailable`.
+   */
+  hand(mac: Mac, boot: string, by: Speaker): Promise<SecretsArchive>
 }

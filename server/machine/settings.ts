@@ -7,6 +7,7 @@ import { findBytes } from './amounts.ts'
 import { DISK_CONDITIONS_EXPECTED, findDiskConditions } from './disk-conditions.ts'
 import { IDENTITY_RULES } from './identity.ts'
 import { findScriptProblem } from './script-text.ts'
+import { SECRETS_KEPT } from './secret-ports.ts'
 import { findUpdateWindow, UPDATE_WINDOW_EXPECTED } from './update-window.ts'
 
 /** Lowest first: the value of a higher layer counts. */
@@ -138,6 +139,13 @@ export const SETTINGS: readonly SettingRule[] = [
     layers: ['roles', 'machines'],
     fallback: 'no',
     check: oneOf('yes', 'no'),
+  },
+  {
+    key: 'secrets-kept',
+    meaning:
+      'whether a copy of its secret files is kept on persistence, for a start without the server, or they are in memory only',
+    fallback: 'persist',
+    check: oneOf(...SECRETS_KEPT),
   },
   {
     key: 'console',

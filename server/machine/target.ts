@@ -6,6 +6,7 @@ import type { ImageChoice } from './image-choice.ts'
 import type { Machine } from './machine.ts'
 import type { Target } from './ports.ts'
 import type { Profile } from './profile.ts'
+import type { SecretsKept } from './secret-ports.ts'
 
 /** What the rollout of its channel lets a machine do. */
 export interface Permit {
@@ -25,6 +26,8 @@ export interface TargetFacts {
   readonly bootId: string | undefined
   /** Nothing is known against the image: it may become good although it is not wanted any more, or not here any more. */
   readonly isSound: (version: string) => boolean
+  /** sha256 (hex) of its secret files; undefined when it has none. */
+  readonly secretsDigest: string | undefined
   readonly server: ServerWords
 }
 
@@ -43,6 +46,8 @@ export function decideTarget(facts: TargetFacts): Target | undefined {
     powerwash: facts.isPowerwash && machine.state === 'running' && machine.isInstalled === true,
     rateKiBps: rateOf(profile),
     arguments: diskArguments(profile, facts.server),
+    ...(facts.secretsDigest !== undefined && { secretsDigest: facts.secretsDigest }),
+    secretsKept: keptOf(profile),
   }
 }
 
@@ -58,6 +63,11 @@ function isConfirmed({ machine, bootId, isSound }: TargetFacts, version: string,
   if (machine.state !== 'running' || machine.checks === 'failed') return false
   const runs = machine.imageVersion
   return runs !== undefined && (runs === version || isSound(runs)) && machine.bundleDigest === digest
+}
+
+/** What is said is checked where it is read. */
+function keptOf(profile: Profile): SecretsKept {
+  return profile.settings.get('secrets-kept')?.value === 'memory' ? 'memory' : 'persist'
 }
 
 /** Never 0 for a limit, which would be none. */

@@ -10,7 +10,7 @@ import type { LayerName } from '#machine/profile.ts'
 import type { Layers } from '#machine/profile-merge.ts'
 
 export interface OverlaySign {
-  /** Another one whenever anything in `root/` or `root.attributes` is another. */
+  /** Another one whenever anything in `root/`, `secret/` or their attributes is another. */
   readonly text: string
   /** Something changed so shortly before that it may change again without another time stamp (git: "racily clean"). */
   readonly isFresh: boolean
@@ -62,7 +62,7 @@ async function signOverlay(directory: string, nowMs: number): Promise<OverlaySig
       for (const look of await Promise.all(looks)) await visit(join(path, look.name), look.stats)
     }
   }
-  for (const name of ['root', 'root.attributes']) {
+  for (const name of ['root', 'root.attributes', 'secret', 'secret.attributes']) {
     await visit(join(directory, name), await lstatOf(join(directory, name)))
   }
   return { text: hash.digest('hex'), isFresh: changedMs >= nowMs - TICK_MS }

@@ -25,8 +25,8 @@ export interface LayerPlace {
   readonly treeRoot: string
 }
 
-/** What a layer holds besides settings: the overlay reads these. */
-const OVERLAY_NAMES = new Set(['root', 'root.attributes'])
+/** What a layer holds besides settings: overlays and secrets are made of these. */
+const OVERLAY_NAMES = new Set(['root', 'root.attributes', 'secret', 'secret.attributes'])
 
 /** Never throws: whatever is wrong becomes a problem. */
 export async function readLayer({ name, kind, directory, treeRoot }: LayerPlace): Promise<LayerReading> {
@@ -72,11 +72,8 @@ async function explainUnreadable(file: string, key: string, error: unknown): Pro
     () => true,
     () => false,
   )
-  if (isDirectory && key === 'secret') {
-    return 'Cannot use secret/: the name is kept for secrets, which this version cannot deliver yet'
-  }
   if (isDirectory)
-    return `Cannot use ${key}/: a layer has setting files, root.attributes and one folder, root/`
+    return `Cannot use ${key}/: a layer has setting files, and two folders, root/ and secret/, each with its .attributes`
   if (error instanceof FlatFileError) return `Cannot read ${key}: it ${error.message}`
   return systemErrorCode(error) === 'ENOENT' && !(await isDangling(file))
     ? undefined

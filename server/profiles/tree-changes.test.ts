@@ -83,7 +83,10 @@ test('onChange() is called for real changes only, with and without a watch', asy
     ['it is back', 1, () => rename(`${directory}.away`, directory)],
   ]
   for (const [title, expected, change] of rows) t.is(await callsOf(change), expected, title)
-  t.is(told.filter(({ message }) => message === 'roles/worker: files of the overlay changed').length, 4)
+  t.is(
+    told.filter(({ message }) => message === 'roles/worker: files of the overlay or secrets changed').length,
+    4,
+  )
 })
 
 test('onChange() is called once more after a change that another may have followed unseen', async (t) => {
@@ -128,6 +131,6 @@ test('onChange() is called when a file of an overlay changes', async (t) => {
   })
   const changed = next('profile-changed')
   await write({ 'roles/worker/root/etc/motd': 'hello' })
-  t.like(await changed, { message: 'roles/worker: files of the overlay changed' })
+  t.like(await changed, { message: 'roles/worker: files of the overlay or secrets changed' })
   await called
 })

@@ -16,9 +16,9 @@ export function compareTrees(before: TreeState, after: TreeState): readonly NewE
   ]
 }
 
-/** Files beneath `root/`, or `root.attributes`, are what the overlay is made of. */
+/** Files beneath `root/` or `secret/`, or the attributes of one. */
 export function overlayChanged(layer: LayerName): NewEvent {
-  return layerEvent('profile-changed', layer, `${layer}: files of the overlay changed`)
+  return layerEvent('profile-changed', layer, `${layer}: files of the overlay or secrets changed`)
 }
 
 /** The MACs that have a layer of their own. */

@@ -10,12 +10,15 @@ import { KitError } from '#lib/errors.ts'
 import { silentLog } from '#lib/log.ts'
 import { type Mac, macToPath, parseMac } from '#lib/mac.ts'
 import type { ServerWords } from '#machine/boot-plan.ts'
+import type { Authority, TpmVerifier } from '#machine/identity-ports.ts'
 import type { Slot, SlotName } from '#machine/machine.ts'
 import type { Bundles, CheckIn, Profiles, StoredImage } from '#machine/ports.ts'
 import { mergeProfile } from '#machine/profile-merge.ts'
+import type { Secrets } from '#machine/secret-ports.ts'
 import { openStore, type Store } from '#store/store.ts'
 
 import { createDomain, type Domain } from '../domain.ts'
+import { FakeSecrets } from './fake-secrets.ts'
 import { TurnedClock } from './turned-clock.ts'
 
 export const SERVER: ServerWords = {
@@ -113,9 +116,17 @@ export class ImageShelf {
   }
 }
 
+const missing = (): never => {
+  throw new Error('this test has no CA and no TPMs')
+}
+const NO_AUTHORITY: Authority = { pem: '', fingerprint: '', readRequest: missing, issueForMachine: missing }
+const NO_TPM: TpmVerifier = { readClaim: missing }
+
 export interface FixtureOptions {
   readonly tree?: Tree
   readonly bundles?: Partial<Bundles>
+  /** Default: nobody has any. */
+  readonly secrets?: Secrets
   /** Newest first. The newest is the first of its server, so `stable` points at it. */
   readonly versions?: readonly string[]
   readonly mostMachines?: number
@@ -123,6 +134,9 @@ export interface FixtureOptions {
   readonly named?: string
   /** Another server over the same folder. */
   readonly directory?: string
+  /** Default: none of them can be used. */
+  readonly authority?: Authority
+  readonly tpm?: TpmVerifier
 }
 
 export interface Registry extends Domain {
@@ -150,7 +164,9 @@ export async function startRegistry(t: ExecutionContext, options: FixtureOptions
     ...options.bundles,
   }
   const domain = createDomain({
+    secrets: options.secrets ?? new FakeSecrets(),
     ...{ store, overlays, clock, log: silentLog, server: SERVER },
+    ...{ authority: options.authority ?? NO_AUTHORITY, tpm: options.tpm ?? NO_TPM },
     ...{ tree: profilesOf(tree), images: shelf, keepImages: options.keepImages ?? 5 },
     ...(options.mostMachines !== undefined && { mostMachines: options.mostMachines }),
   })
