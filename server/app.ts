@@ -245,6 +245,7 @@ function createAdapters({ config, clock, log }: AppOptions, { events }: Store): 
 function createServices(parts: Parts): readonly Service[] {
   const { config, tree, images, rollouts, releaseFollower, profilesChanged } = parts
   const dhcp = createDhcp(parts)
+  if (dhcp !== undefined) parts.known.useLeases((ip) => dhcp.leasedTo(ip))
   return [
     parts.secretsKey,
     createProfileFollower({ ...parts, onFollowed: profilesChanged }),
@@ -286,6 +287,8 @@ function createHttp(parts: Parts, dhcp: DhcpService | undefined): Service {
     imageStore: images,
     releases,
     powerwashes,
+    identities: parts.identities,
+    identityDesk: parts.identityDesk,
     scripts,
     events: store.events,
     leases: store.leases,
@@ -295,6 +298,9 @@ function createHttp(parts: Parts, dhcp: DhcpService | undefined): Service {
     isFleetLockOn: values['fleetlock/enabled'],
     connectionsPerAddress: values['http/connections-per-address'],
     isKnownAddress: (ip) => known.hasAddress(ip),
+    onClientKey: (key, ip) => {
+      if (parts.identityDesk.identityOfKey(key) !== undefined) known.noteAddress(ip)
+    },
     onScriptSent: (mac) => dhcp?.bootScriptFetched(mac),
     ca: parts.certificates.ca,
     challengeAnswer: (token) => parts.certificates.challengeAnswer(token),

@@ -6,25 +6,32 @@ import type { Mac } from '#lib/mac.ts'
 import type { Machine } from '#machine/machine.ts'
 import type { Profiles } from '#machine/ports.ts'
 
-/** A machine that was given an address just now is known by it this much later at most. */
-const ADDRESSES_MS = 1_000
+/** How long an address counts after a machine spoke from it with its certificate. */
+const ADDRESS_MS = 24 * 3_600_000
+const ADDRESSES_MAX = 16_384
 
 export interface KnownMachinesOptions {
   readonly profiles: Pick<Profiles, 'machines'>
-  readonly roster: { known(mac: Mac): Machine | undefined; all(): readonly Machine[] }
+  readonly roster: { known(mac: Mac): Machine | undefined }
   /** A MAC of a machine that has proved who it is. */
   readonly hasIdentity: (mac: Mac) => boolean
-  readonly clock: Clock
+  readonly clock: Pick<Clock, 'monotonicMs'>
 }
 
 export class KnownMachines {
   readonly #options: KnownMachinesOptions
   #folders: ReadonlySet<Mac> = new Set()
-  #addresses: ReadonlySet<Ipv4> = new Set()
-  #addressesMs = Number.NEGATIVE_INFINITY
+  /** When a machine last proved itself from there; the latest is last. */
+  readonly #addresses = new Map<Ipv4, number>()
+  #leasedTo: (ip: Ipv4) => Mac | undefined = () => undefined
 
   constructor(options: KnownMachinesOptions) {
     this.#options = options
+  }
+
+  /** Where leases are looked up, once there are any. */
+  useLeases(leasedTo: (ip: Ipv4) => Mac | undefined): void {
+    this.#leasedTo = leasedTo
   }
 
   /** Called after any change of the profile tree. */
@@ -38,16 +45,22 @@ export class KnownMachines {
     return this.#folders.has(mac) || hasIdentity(mac) || roster.known(mac)?.lastCheckInMs !== undefined
   }
 
-  /** The address that one of them had last. An address can be forged: it opens head-room and nothing else. Cheap. */
+  /** A machine has shown its certificate from there. */
+  noteAddress(ip: Ipv4): void {
+    this.#addresses.delete(ip)
+    this.#addresses.set(ip, this.#options.clock.monotonicMs())
+    const [oldest] = this.#addresses.keys()
+    if (this.#addresses.size > ADDRESSES_MAX && oldest !== undefined) this.#addresses.delete(oldest)
+  }
+
+  /**
+   * Leased to one of them now, or one has proved itself from there lately; what anybody may say of an address counts
+   * for nothing. It can be forged all the same, and opens head-room and nothing else. Cheap.
+   */
   hasAddress(ip: Ipv4): boolean {
-    const { clock, roster } = this.#options
-    const nowMs = clock.monotonicMs()
-    if (nowMs - this.#addressesMs >= ADDRESSES_MS) {
-      this.#addressesMs = nowMs
-      this.#addresses = new Set(
-        roster.all().flatMap(({ mac, address }) => (address && this.has(mac) ? [address] : [])),
-      )
-    }
-    return this.#addresses.has(ip)
+    const provedMs = this.#addresses.get(ip)
+    if (provedMs !== undefined && this.#options.clock.monotonicMs() - provedMs < ADDRESS_MS) return true
+    const holder = this.#leasedTo(ip)
+    return holder !== undefined && this.has(holder)
   }
 }

@@ -48,6 +48,12 @@ export class Pool {
     return this.#leases.at(ip)
   }
 
+  /** Whose lease of it has not ended. */
+  holderOf(ip: Ipv4, nowMs: number): Mac | undefined {
+    const lease = this.#leases.at(ip)
+    return lease?.kind === 'leased' && lease.expiresMs > nowMs ? lease.mac : undefined
+  }
+
   leaseOf(client: LeaseClient): Lease | undefined {
     return this.#leases.of(client)
   }

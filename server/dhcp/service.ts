@@ -46,6 +46,8 @@ export interface DhcpServiceOptions extends NetworkParameters, Omit<LeasePolicy,
 export interface DhcpService extends Service {
   /** Called for each boot script that was fetched: the machine's boot does not go in circles. */
   bootScriptFetched(mac: Mac): void
+  /** Who has a lease of this address now; undefined in proxy mode. */
+  leasedTo(ip: Ipv4): Mac | undefined
   /** What became of the packets; zeros before `start`. */
   counts(): ListenerCounts
 }
@@ -66,15 +68,17 @@ export function createDhcpService(options: DhcpServiceOptions): DhcpService {
   const boots = new BootDesk(boot, { notices, clock })
   const sockets: Socket[] = []
   let listener: Listener | undefined
+  let pool: Pool | undefined
 
-  const responder = async (): Promise<Responder> =>
-    mode === 'proxy'
-      ? createProxyResponder({ boots, notices, boot })
-      : createLeaseResponder({
-          leases: new LeaseDesk(await loadPool(options), options.leases, clock),
-          ...{ boots, notices, boot, network: options },
-          hostnameFor: options.hostnameFor ?? (() => undefined),
-        })
+  const responder = async (): Promise<Responder> => {
+    if (mode === 'proxy') return createProxyResponder({ boots, notices, boot })
+    pool = await loadPool(options)
+    return createLeaseResponder({
+      leases: new LeaseDesk(pool, options.leases, clock),
+      ...{ boots, notices, boot, network: options },
+      hostnameFor: options.hostnameFor ?? (() => undefined),
+    })
+  }
 
   const open = async (port: Ear['port'], address: Ipv4) => {
     const { networkInterface, openUdp } = options
@@ -105,6 +109,7 @@ export function createDhcpService(options: DhcpServiceOptions): DhcpService {
       await Promise.all(sockets.splice(0).map(closeSocket))
     },
     bootScriptFetched: (mac) => boots.scriptFetched(mac),
+    leasedTo: (ip) => pool?.holderOf(ip, clock.nowMs()),
     counts: () => listener?.counts ?? NO_COUNTS,
   }
 }

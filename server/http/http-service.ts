@@ -9,6 +9,8 @@ import type { Ipv4 } from '#lib/ipv4.ts'
 import type { Log } from '#lib/log.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { Service } from '#lib/service.ts'
+import type { IdentityDesk } from '#machine/identity-ports.ts'
+import { Pace } from '#machine/pace.ts'
 import type { Images, MachineDesk } from '#machine/ports.ts'
 import type { SecretsDesk } from '#machine/secret-ports.ts'
 
@@ -18,7 +20,7 @@ import type { BootScripts } from './boot-scripts.ts'
 import { ChunkPool } from './chunk-pool.ts'
 import { ClientKeys } from './client-key.ts'
 import { ConnectionLimit, limitConnections } from './connection-limit.ts'
-import type { Exchange } from './exchange.ts'
+import { clientAddress, type Exchange } from './exchange.ts'
 import { type Doors, serveRequest } from './front-door.ts'
 import { KernelWatch } from './kernel-watch.ts'
 import { type ListenOn, listen } from './listener.ts'
@@ -28,6 +30,7 @@ export interface HttpServiceOptions extends ApiParts {
   readonly listen: readonly ListenOn[]
   readonly desk: MachineDesk
   readonly secretsDesk: SecretsDesk
+  readonly identityDesk: IdentityDesk
   readonly images: Images
   readonly scripts: BootScripts
   readonly challengeAnswer: (token: string) => string | undefined
@@ -42,8 +45,10 @@ export interface HttpServiceOptions extends ApiParts {
   readonly isFleetLockOn: boolean
   /** Setting http/connections-per-address. */
   readonly connectionsPerAddress: number
-  /** The address that a known machine had last: there is head-room for it. */
+  /** Of a known machine: there is head-room for it. */
   readonly isKnownAddress: (ip: Ipv4) => boolean
+  /** A request came with a certificate of our CA; whether its key is still known is another matter. */
+  readonly onClientKey?: (keySha256: string, ip: Ipv4) => void
 }
 
 export interface HttpService extends Service {
@@ -71,11 +76,18 @@ const STOP_GRACE_MS = 1_000
 // readers keep 128 at most.
 const CHUNKS = { chunkBytes: 512 * 1024, idleChunks: 64, lentChunks: 128 }
 
+/** Of one address: many machines may have begun behind one, and each begins anew twice a minute at most. */
+const IDENTITY_PACE = { atOnce: 600, oneEveryMs: 200 }
+/** A boot says some 40 things before it has proved who it is. */
+const UNPROVED_PACE = { atOnce: 400, oneEveryMs: 500 }
+
 export function createHttpService(options: HttpServiceOptions): HttpService {
   const stop = new AbortController()
   const api = createApi({ ...options, stopping: stop.signal })
   const doors: Doors = {
     ...options,
+    identityPace: new Pace(options.clock, IDENTITY_PACE),
+    unprovedPace: new Pace(options.clock, UNPROVED_PACE),
     api,
     tlsPort: () => addressOf(true)?.port ?? 0,
     kernels: new KernelWatch(options.events),
@@ -149,7 +161,11 @@ function newServer(on: ListenOn, { doors, stopping }: Serving, options: HttpServ
   running.server.on('request', (request, response) => {
     // Without a listener a single write that comes too late would end the process.
     response.on('error', (error) => log.warn({ err: error, url: request.url }, 'an answer went wrong'))
-    void serveRequest({ request, response, ...originOf(request), stopping }, doors)
+    const origin = originOf(request)
+    const address = clientAddress(request)
+    if (origin.clientKey !== undefined && address !== undefined)
+      options.onClientKey?.(origin.clientKey, address)
+    void serveRequest({ request, response, ...origin, stopping }, doors)
   })
   return running
 }

@@ -39,7 +39,7 @@ export interface TftpServiceOptions {
   /** All transfers run over `port`, for clients behind NAT. */
   readonly singlePort?: boolean
   readonly lookup: TftpLookup
-  /** The address that a known machine had last. It can be forged: it opens head-room and nothing else. Cheap. */
+  /** Of a known machine. It can be forged: it opens head-room and nothing else. Cheap. */
   readonly isKnownAddress?: (ip: Ipv4) => boolean
   /** A client has confirmed the last byte. `name` is without leading slashes. Must not throw. */
   readonly onSent?: (ip: Ipv4, name: string, sizeBytes: number) => void
