@@ -44,7 +44,18 @@ export function makeCertificate(facts: CertificateFacts, issuer: Issuer): string
     { name: 'subjectKeyIdentifier' },
     { name: 'authorityKeyIdentifier', keyIdentifier: keyIdentifierOf(by) },
   ])
-  return signCertificate(certificate, issuer.privateKey)
+  return signCertificate(certificate, by, issuer.privateKey)
+}
+
+/** To the byte (RFC 5280 §7.1): forge 1.4.3 encodes an issuer's UTF-8 a second time. */
+function copyName(from: forge.pki.Certificate, to: forge.pki.Certificate): void {
+  if (from === to) return
+  const { value: source } = from.tbsCertificate
+  const { value: target } = to.tbsCertificate
+  if (!Array.isArray(source) || !Array.isArray(target)) throw new Error('a certificate without fields')
+  // TBSCertificate (RFC 5280 §4.1): version, serial, signature, issuer, validity, subject.
+  const subject = source[5]
+  if (subject !== undefined) target[3] = subject
 }
 
 /** What the certificate itself says, for a CA of one's own may have made it otherwise than forge does. */
@@ -55,10 +66,15 @@ function keyIdentifierOf(certificate: forge.pki.Certificate): string {
 }
 
 /** What forge would do by itself, but with OpenSSL's arithmetic, which takes the same time whatever the key. */
-function signCertificate(certificate: forge.pki.Certificate, privateKey: KeyObject): string {
+function signCertificate(
+  certificate: forge.pki.Certificate,
+  by: forge.pki.Certificate,
+  privateKey: KeyObject,
+): string {
   certificate.signatureOid = SHA256_WITH_RSA
   certificate.siginfo.algorithmOid = SHA256_WITH_RSA
   certificate.tbsCertificate = pki.getTBSCertificate(certificate)
+  copyName(by, certificate)
   const signed = Buffer.from(asn1.toDer(certificate.tbsCertificate).getBytes(), 'latin1')
   certificate.signature = toBinary(sign('sha256', signed, privateKey))
   return pki.certificateToPem(certificate).replaceAll('\r\n', '\n')
