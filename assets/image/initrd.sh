@@ -37,8 +37,14 @@ lay_programs() {
       *) place=$tree$path ;;
     esac
     mkdir -p "${place%/*}"
-    cp --no-dereference --preserve=mode,links --remove-destination "$root$path" "$place"
-    if [ -L "$place" ] || [ ! -x "$place" ]; then continue; fi
+    case $path in
+      # Opened by that name at run time, whatever file it is a link to.
+      *.so | *.so.*) cp --dereference --preserve=mode --remove-destination "$root$path" "$place" ;;
+      *)
+        cp --no-dereference --preserve=mode,links --remove-destination "$root$path" "$place"
+        if [ -L "$place" ] || [ ! -x "$place" ]; then continue; fi
+        ;;
+    esac
     while IFS= read -r library; do
       [ -e "$tree$library" ] || install -D -m 755 "$root$library" "$tree$library"
     done < <(libraries_of "$root" "$path")

@@ -1,4 +1,4 @@
-# What becomes of a machine whose boot failed. Needs ask.sh and the library of slots.
+# What becomes of a machine whose boot failed. Needs ask.sh, kept.sh and the libraries of slots and of identity.
 # shellcheck shell=dash
 # shellcheck disable=SC2153 # parameters.sh sets KIT_SLOT
 
@@ -42,7 +42,7 @@ tell_disk_failure() {
   text="$(failure_text)"
   # The network is a step, with a failure of its own.
   if [ -e "$KIT_RUN/net" ] || run_step "$KIT_LIB/steps/20-network.sh"; then
-    if [ -n "$KIT_BOOT" ] || ask_for_boot; then
+    if bring_identity && { [ -n "$KIT_BOOT" ] || ask_for_boot; }; then
       report "$1" failed '' "$text" "$log"
       check_in failed "$text"
       deliver
@@ -51,6 +51,25 @@ tell_disk_failure() {
   # The rescue prompt shows these.
   export KIT_STEP="$1"
   printf '%s\n' "$text" >"$failure"
+}
+
+# bring_identity: the kept one, with a certificate that counts now; nobody is waited for. Status 1 without one.
+bring_identity() {
+  if ! has_identity && ! find_kept_identity 2>"$KIT_RUN/identity-error"; then
+    say "cannot tell the server: $(tail -n 1 "$KIT_RUN/identity-error")"
+    return 1
+  fi
+  read -r KIT_MAC <"$KIT_IDENTITY/mac"
+  export KIT_MAC
+  if clock_is_off; then set_clock "$(server_time)"; fi
+  if ! certificate_is_due || prove_identity 0 2>"$KIT_RUN/identity-error"; then return 0; fi
+  say "cannot tell the server: $(tail -n 1 "$KIT_RUN/identity-error")"
+  return 1
+}
+
+# identity_says TEXT: what the library has to tell people.
+identity_says() {
+  say "$1"
 }
 
 # ask_for_boot: the server's name for this boot, which all its reports bear; status 1 without one.

@@ -22,12 +22,18 @@ as_seconds() {
 # say TEXT: one line on every console, and in the kernel log for the journal of the running system. Never fails: a serial
 # port that is named on the command line and is not there answers each write with EIO.
 say() {
-  local line console
+  local line
   line="$(printf 'kit: [%5ss] %s' "$(as_seconds "$(tenths_now)")" "$*")"
   # Level 7: below the default console level, so that it does not show twice.
   printf '<7>%s\n' "$line" 2>/dev/null >>"$KIT_DEV/kmsg" || true
+  show "$line"
+}
+
+# show LINE: on every console and nowhere else.
+show() {
+  local console
   consoles | while read -r console; do
-    printf '%s\n' "$line" 2>/dev/null >>"$KIT_DEV/$console" || true
+    printf '%s\n' "$1" 2>/dev/null >>"$KIT_DEV/$console" || true
   done
 }
 

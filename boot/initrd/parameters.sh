@@ -5,12 +5,14 @@
 # as the kernel has it. Keys that are not listed here are somebody else's.
 read_parameters() {
   local word
-  KIT_PLAN=live KIT_URL='' KIT_MAC='' KIT_BOOT='' KIT_IMAGE='' KIT_BUNDLE='' KIT_HOSTNAME='' KIT_TIME=''
+  KIT_PLAN=live KIT_URL='' KIT_TLS='' KIT_CA='' KIT_MAC='' KIT_BOOT='' KIT_IMAGE='' KIT_BUNDLE='' KIT_HOSTNAME='' KIT_TIME=''
   KIT_SLOT='' KIT_ROOT_HASH='' KIT_ROOT_SHA256='' KIT_ROOT_SIZE=''
   while IFS= read -r word; do
     case "$word" in
       kit.plan=*) KIT_PLAN="${word#*=}" ;;
       kit.url=*) KIT_URL="${word#*=}" ;;
+      kit.tls=*) KIT_TLS="${word#*=}" ;;
+      kit.ca=*) KIT_CA="${word#*=}" ;;
       kit.mac=*) KIT_MAC="${word#*=}" ;;
       kit.boot=*) KIT_BOOT="${word#*=}" ;;
       kit.image=*) KIT_IMAGE="${word#*=}" ;;
@@ -25,7 +27,7 @@ read_parameters() {
   done <<WORDS
 $(tr -s '[:space:]' '\n' <"$1")
 WORDS
-  export KIT_PLAN KIT_URL KIT_MAC KIT_BOOT KIT_IMAGE KIT_BUNDLE KIT_HOSTNAME KIT_TIME
+  export KIT_PLAN KIT_URL KIT_TLS KIT_CA KIT_MAC KIT_BOOT KIT_IMAGE KIT_BUNDLE KIT_HOSTNAME KIT_TIME
   export KIT_SLOT KIT_ROOT_HASH KIT_ROOT_SHA256 KIT_ROOT_SIZE
 }
 
@@ -36,6 +38,8 @@ check_parameters() {
   local id='[A-Za-z0-9_-]{1,128}' bad=0
   check_value kit.plan "$KIT_PLAN" 'live|install|powerwash|powerwash-all|disk' || bad=1
   check_value kit.url "$KIT_URL" "http://$host(:[0-9]{1,5})?" || bad=1
+  check_value kit.tls "$KIT_TLS" "https://$host(:[0-9]{1,5})?" || bad=1
+  check_value kit.ca "$KIT_CA" "$sha256" || bad=1
   check_value kit.mac "$KIT_MAC" '[0-9a-f]{2}(-[0-9a-f]{2}){5}' || bad=1
   check_value kit.image "$KIT_IMAGE" '[A-Za-z0-9][A-Za-z0-9.+~_-]{0,127}' || bad=1
   case "$KIT_PLAN" in

@@ -34,6 +34,19 @@ mount_containers() {
   done
 }
 
+# keep_or_load_identity: what the machine has proved by in this boot is kept; a start from the disk takes what is kept. Without
+# any, the agent makes one.
+keep_or_load_identity() {
+  if has_identity; then
+    keep_identity 2>"$KIT_RUN/error" || problem "cannot keep the machine's key: $(tail -n 1 "$KIT_RUN/error")"
+  elif load_identity 2>"$KIT_RUN/error"; then
+    # It may have been found to be one with another MAC since the slot was written.
+    if [ -s "$KIT_IDENTITY/mac" ]; then note MAC "$(cat "$KIT_IDENTITY/mac")"; fi
+  else
+    progress "$(tail -n 1 "$KIT_RUN/error")"
+  fi
+}
+
 # keep_machine_id: made once; unless the bundle brings one.
 keep_machine_id() {
   local file="$KIT_PERSIST/machine/machine-id" target="$KIT_NEWROOT/etc/machine-id"

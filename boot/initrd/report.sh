@@ -1,4 +1,5 @@
-# What the server is told. Reports wait in a queue until there is a network, and never fail a boot.
+# What the server is told. Reports wait in a queue until there is a network, all but events also until the machine has proved
+# who it is; they never fail a boot. Needs identity.sh and ask.sh to deliver them.
 # A boot from the disk has no boot id, and so nothing that it could report, until the server gives it one.
 # shellcheck shell=dash
 
@@ -60,19 +61,25 @@ enqueue() {
 
 # deliver: sends what waits, oldest first, until the server stops answering. Always returns 0.
 deliver() {
-  local file error="$KIT_RUN/queue/error"
+  local file answer="$KIT_RUN/queue/answer" base status
   [ -e "$KIT_RUN/net" ] || return 0
   for file in "$KIT_RUN"/queue/0*; do
     [ -e "$file" ] || return 0
-    if wget -q -T 5 -O /dev/null --header 'Content-Type: application/json' --post-file "$file" \
-      "$KIT_URL/v1/machines/$KIT_MAC/${file##*.}" 2>"$error"; then
-      rm -f "$file"
-    elif grep -q 'error: HTTP/[0-9.]* 4' "$error"; then
-      # Refused for good (an old boot id, for one): sending it again cannot help.
-      say "the server refused a report (${file##*.}): $(tail -n 1 "$error")"
-      rm -f "$file"
-    else
-      return 0
+    base="$KIT_TLS"
+    if ! has_identity; then
+      [ "${file##*.}" = events ] || continue
+      base="$KIT_URL"
     fi
+    status=0
+    post "$base/v1/machines/$KIT_MAC/${file##*.}" "$file" "$answer" 5 || status=$?
+    case "$status" in
+      0) rm -f "$file" ;;
+      1)
+        # Refused for good (an old boot id, for one): sending it again cannot help.
+        say "the server refused a report (${file##*.}): $(tail -n 1 "$answer.error")"
+        rm -f "$file"
+        ;;
+      *) return 0 ;;
+    esac
   done
 }

@@ -45,10 +45,11 @@ run_step() {
 # read_values: what the steps noted (lib.sh) joins what the kernel command line said, or takes its place.
 read_values() {
   local name value
-  for name in SLOT IMAGE BUNDLE ROOT_HASH ROOT_SIZE BOOT; do
+  for name in MAC SLOT IMAGE BUNDLE ROOT_HASH ROOT_SIZE BOOT; do
     [ -e "$KIT_RUN/values/$name" ] || continue
     read -r value <"$KIT_RUN/values/$name" || true
     case "$name" in
+      MAC) KIT_MAC="$value" ;;
       SLOT) KIT_SLOT="$value" ;;
       IMAGE) KIT_IMAGE="$value" ;;
       BUNDLE) KIT_BUNDLE="$value" ;;
@@ -57,5 +58,5 @@ read_values() {
       BOOT) KIT_BOOT="$value" ;;
     esac
   done
-  export KIT_SLOT KIT_IMAGE KIT_BUNDLE KIT_ROOT_HASH KIT_ROOT_SIZE KIT_BOOT
+  export KIT_MAC KIT_SLOT KIT_IMAGE KIT_BUNDLE KIT_ROOT_HASH KIT_ROOT_SIZE KIT_BOOT
 }

@@ -15,12 +15,12 @@ for round in 1 2 3 4 5; do
   load_new_drivers || break
 done
 
-# af_packet: udhcpc's raw socket.
-modprobe -a -q af_packet loop squashfs overlay 2>&1 || true
+# af_packet: udhcpc's raw socket. ext4 and dm-snapshot: to look for a kept key (kept.sh).
+modprobe -a -q af_packet loop squashfs overlay crc32c-intel ext4 dm-snapshot 2>&1 || true
 filesystems='squashfs overlay'
 if [ "$KIT_PLAN" != live ]; then
   # The fast hashes first: dm-verity and ext4 take what is there when they start.
-  modprobe -a -q sha256-ssse3 crc32c-intel nls_cp437 nls_ascii nls_utf8 ext4 vfat dm-verity efivarfs 2>&1 || true
+  modprobe -a -q sha256-ssse3 nls_cp437 nls_ascii nls_utf8 vfat dm-verity efivarfs 2>&1 || true
   filesystems="$filesystems ext4 vfat"
 fi
 for filesystem in $filesystems; do

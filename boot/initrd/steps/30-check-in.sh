@@ -5,10 +5,10 @@ set -eu
 
 # shellcheck source=../lib.sh
 . "${KIT_LIB:-/lib/kit}/lib.sh"
-# shellcheck source=../json.sh
-. "$KIT_LIB/json.sh"
-# shellcheck source=../report.sh
-. "$KIT_LIB/report.sh"
+for library in json disk identity ask report; do
+  # shellcheck source=/dev/null
+  . "$KIT_LIB/$library.sh"
+done
 
 check_in starting
 deliver
@@ -16,4 +16,4 @@ deliver
 for report in "$KIT_RUN"/queue/0*; do
   [ -e "$report" ] || exit 0
 done
-progress "the server at $KIT_URL does not answer yet"
+progress "the server at $KIT_TLS does not answer yet"

@@ -5,7 +5,7 @@ set -eu
 
 # shellcheck source=../lib.sh
 . "${KIT_LIB:-/lib/kit}/lib.sh"
-for library in json report download ask inventory install disk slots loader loader-uefi loader-bios slot-json manifest; do
+for library in json report download inventory install disk identity ask slots loader loader-uefi loader-bios slot-json manifest; do
   # shellcheck source=/dev/null
   . "$KIT_LIB/$library.sh"
 done

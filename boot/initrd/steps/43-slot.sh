@@ -5,7 +5,7 @@ set -eu
 
 # shellcheck source=../lib.sh
 . "${KIT_LIB:-/lib/kit}/lib.sh"
-for library in install download stream bundle disk slots loader loader-uefi loader-bios manifest slot-write; do
+for library in json install download stream bundle disk identity slots loader loader-uefi loader-bios manifest slot-write; do
   # shellcheck source=/dev/null
   . "$KIT_LIB/$library.sh"
 done
@@ -62,6 +62,8 @@ release_disk
 mount_kit_partitions "$disk" || fail_as_said
 # Sets what write_slot goes by; kit-persist is mounted now, so its epoch counts.
 check_epoch
+# Here already: after kit-persist was made new, a cut must not cost the machine its key.
+keep_identity || progress "cannot keep the machine's key on kit-persist"
 slot="$(choose_slot)"
 write_slot "$slot" "$KIT_BUNDLE" "$(plan_value arguments)" "$disk" || fail_as_said
 put_loaders "$slot"

@@ -22,6 +22,8 @@ done
 # Each value passed parameters.sh: nothing in them needs quoting.
 cat >"$KIT_RUN/env" <<ENVIRONMENT
 KIT_URL=$KIT_URL
+KIT_TLS=$KIT_TLS
+KIT_CA=$KIT_CA
 KIT_MAC=$KIT_MAC
 KIT_BOOT=$KIT_BOOT
 KIT_IMAGE=$KIT_IMAGE

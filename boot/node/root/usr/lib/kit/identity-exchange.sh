@@ -33,7 +33,7 @@ make_request() {
   local uuid
   mine="$(od -An -N16 -t x1 /dev/urandom | tr -d ' \n')"
   printf '[req]\ndistinguished_name = name\n[name]\n' >"$work/request.cnf"
-  with_key openssl req -new -sha256 -config "$work/request.cnf" -subj "/CN=$KIT_MAC" -key "$KIT_IDENTITY/key.pem" -out "$work/csr.pem" || return 1
+  with_key openssl req -config "$work/request.cnf" -new -sha256 -subj "/CN=$KIT_MAC" -key "$KIT_IDENTITY/key.pem" -out "$work/csr.pem" || return 1
   uuid="$(tr -cd '0-9A-Fa-f-' 2>/dev/null <"$KIT_SYS/class/dmi/id/product_uuid" || true)"
   {
     printf '{"csr":%s,"macs":[%s]' "$(json_escape <"$work/csr.pem")" "$(own_macs | sed 's/.*/"&"/' | tr '\n' ',' | sed 's/,$//')"
@@ -42,6 +42,11 @@ make_request() {
     tpm_claim
     printf '}'
   } >"$work/body"
+}
+
+# read_request ARGUMENT…: of openssl req, which fails without a configuration, and the initrd has none of its own.
+read_request() {
+  openssl req -config "$work/request.cnf" -in "$work/csr.pem" "$@"
 }
 
 # own_macs: with colons, one a line: of all network cards that are hardware with an address of their own. Bridges, bonds and what
@@ -68,22 +73,22 @@ identity_ask() {
   fi
   case "$status" in
     200) return 0 ;;
-    408 | 429 | 5??) complain "Cannot prove who this machine is yet: HTTP status $status: $(refusal)" || return 2 ;;
-    *) complain "Cannot prove who this machine is: $(refusal | grep . || echo "HTTP status $status")" ;;
+    408 | 429 | 5??) complain "Cannot prove who this machine is yet: HTTP status $status: $(refusal "$work/step")" || return 2 ;;
+    *) complain "Cannot prove who this machine is: $(refusal "$work/step" | grep . || echo "HTTP status $status")" ;;
   esac
 }
 
-# refusal: what the server says is wrong, and what mends it.
+# refusal ANSWER: what the server says is wrong, and what mends it.
 refusal() {
   local message fix
-  message="$(error_member message)"
-  fix="$(error_member fix)"
+  message="$(error_member "$1" message)"
+  fix="$(error_member "$1" fix)"
   printf '%s%s' "$message" "$(printf '%s' "$fix" | sed 's/..*/ (&)/')"
 }
 
-# error_member NAME: of the server's {"error": …}; what could change a console is left out.
+# error_member ANSWER NAME: of the server's {"error": …}; what could change a console is left out.
 error_member() {
-  tr -cd '\040-\176' 2>/dev/null <"$work/step" | sed -n "s/.*\"$1\": *\"\(\([^\"\\\\]\|\\\\.\)*\)\".*/\1/p" | sed 's/\\\(.\)/\1/g' | head -c 500
+  tr -cd '\040-\176' 2>/dev/null <"$1" | sed -n "s/.*\"$2\": *\"\(\([^\"\\\\]\|\\\\.\)*\)\".*/\1/p" | sed 's/\\\(.\)/\1/g' | head -c 500
 }
 
 # step_value NAME: a line of the step, before its empty line.
@@ -111,7 +116,7 @@ answer_challenge() {
   step_value credential | openssl base64 -d -A >"$work/credential" &&
     tpm_secret "$work/credential" "$work/secret" 2>"$work/error" ||
     complain "Cannot prove who this machine is: the TPM does not open what the server sent: $(grep . "$work/error" | head -n 1)" || return 1
-  proof="$(openssl req -in "$work/csr.pem" -outform DER | openssl dgst -sha256 -binary |
+  proof="$(read_request -outform DER | openssl dgst -sha256 -binary |
     openssl dgst -sha256 -mac HMAC -macopt "hexkey:$(hex_of "$work/secret")" | sed 's/.*= *//')"
   identity_ask --data-binary "{\"proof\":\"$proof\"}" "$url/$attempt"
 }
@@ -150,7 +155,7 @@ wait_for_person() {
 # code_line: what a person reads and types.
 code_line() {
   local code replace=''
-  code="$(pairing_code "$KIT_MAC" "$(key_sha256 "$work/csr.pem")" "$(certificate_fingerprint "$KIT_IDENTITY/ca.pem")" "$mine" "$theirs")"
+  code="$(pairing_code "$KIT_MAC" "$(read_request -noout -pubkey | openssl pkey -pubin -outform DER | sha256sum | cut -d ' ' -f 1)" "$(certificate_fingerprint "$KIT_IDENTITY/ca.pem")" "$mine" "$theirs")"
   [ "$(step_value known)" != yes ] || replace=' --replace'
   printf 'pairing code %s: kateskit pair %s %s%s' "$code" "$(printf '%s' "$KIT_MAC" | tr - :)" "$code" "$replace"
 }
@@ -167,11 +172,6 @@ pairing_code() {
   printf '%s\n' "$code"
 }
 
-# key_sha256 REQUEST: of the public key in a certificate request, DER.
-key_sha256() {
-  openssl req -in "$1" -noout -pubkey | openssl pkey -pubin -outform DER | sha256sum | cut -d ' ' -f 1
-}
-
 # take_certificate: out of the step, if it is one for our key.
 take_certificate() {
   local fresh="$work/certificate.pem" mac tier
@@ -179,7 +179,7 @@ take_certificate() {
   tier="$(step_value tier)"
   printf '%s\n' "$mac" | grep -Eqx '[0-9a-f]{2}(-[0-9a-f]{2}){5}' && printf '%s\n' "$tier" | grep -Eqx '[a-z-]{1,32}' &&
     openssl x509 -in "$work/step" -out "$fresh" 2>/dev/null &&
-    [ "$(openssl x509 -in "$fresh" -noout -pubkey)" = "$(openssl req -in "$work/csr.pem" -noout -pubkey)" ] ||
+    [ "$(openssl x509 -in "$fresh" -noout -pubkey)" = "$(read_request -noout -pubkey)" ] ||
     complain 'Cannot prove who this machine is: the certificate from the server is not one for its key' || return 1
   (umask 077 && printf '%s\n' "$mac" >"$work/mac" && printf '%s\n' "$tier" >"$work/tier") || return 1
   chmod 0600 "$fresh" && mv "$work/mac" "$work/tier" "$fresh" "$KIT_IDENTITY/"

@@ -45,6 +45,8 @@ make_tpm_key() {
         -u "$KIT_IDENTITY/key.public" -r "$KIT_IDENTITY/key.private" &&
       write_tpm_key "$work" && write_tpm_conf && key_works
   ) || status=1
+  # tpm2-tools make their files with 0660, whatever the umask.
+  chmod 0600 "$KIT_IDENTITY"/*.public "$KIT_IDENTITY"/*.private 2>/dev/null || true
   rm -rf "$work"
   return "$status"
 }
@@ -100,23 +102,21 @@ is_tpm_key() {
   grep -q '^-----BEGIN TSS2 PRIVATE KEY-----$' "$KIT_IDENTITY/key.pem"
 }
 
-# write_tpm_conf: for keys the TPM, for everything else openssl itself: a TPM hashes a hundred times slower.
+# write_tpm_conf: for everything but the machine's private key openssl itself comes first: a TPM hashes a hundred times slower.
+# That the private key is asked for in the TPM all the same takes tpm2-openssl 1.2 (1.1.1 lets openssl sign without a key).
 # No PSS: a TPM may make its salt as long as fits (TPM 2.0 Library, part 1, B.7), and TLS wants it as long as the hash
-# (RFC 8446 §4.2.3). That leaves TLS 1.2 (identity.sh).
+# (RFC 8446 §4.2.3). That leaves TLS 1.2 (tpm_curl).
 write_tpm_conf() {
   cat >"$KIT_IDENTITY/openssl.cnf" <<'CONF'
 openssl_conf = kit
 [kit]
 providers = providers
-alg_section = algorithms
 ssl_conf = tls
 [providers]
 default = active
 tpm2 = active
 [active]
 activate = 1
-[algorithms]
-default_properties = ?provider=tpm2,tpm2.digest!=yes,tpm2.cipher!=yes
 [tls]
 system_default = signatures
 [signatures]

@@ -26,22 +26,37 @@ has_identity() {
 # kit_curl ARGUMENT…: curl; to an https URL with the machine's certificate, believing our CA only. Without a ca.pem such a
 # call fails.
 kit_curl() {
-  if has_identity; then
-    set -- --cert "$KIT_IDENTITY/certificate.pem" --key "$KIT_IDENTITY/key.pem" "$@"
+  if ! has_identity || ! names_https "$@"; then
+    anonymous_curl "$@"
+    return
   fi
-  anonymous_curl "$@"
+  set -- --cert "$KIT_IDENTITY/certificate.pem" --key "$KIT_IDENTITY/key.pem" "$@"
+  if [ -e "$KIT_IDENTITY/openssl.cnf" ]; then with_ca tpm_curl "$@"; else with_ca curl "$@"; fi
 }
 
 # anonymous_curl ARGUMENT…: the same without the machine's certificate.
 anonymous_curl() {
-  # --capath: Debian's curl looks into /etc/ssl/certs beside --cacert. -q: no .curlrc.
-  set -- -q --noproxy '*' --cacert "$KIT_IDENTITY/ca.pem" --capath "$KIT_IDENTITY/nothing" "$@"
-  if [ -e "$KIT_IDENTITY/openssl.cnf" ]; then
-    # TPMs may make a salt for PSS, which TLS 1.3 asks for, that is longer than TLS allows (identity-tpm.sh).
-    with_tpm curl "$@" --tls-max 1.2
-  else
-    curl "$@"
-  fi
+  with_ca curl "$@"
+}
+
+# with_ca PROGRAM ARGUMENT…: --capath, because Debian's curl looks into /etc/ssl/certs beside --cacert; -q, because of .curlrc.
+with_ca() {
+  local program="$1"
+  shift
+  "$program" -q --noproxy '*' --cacert "$KIT_IDENTITY/ca.pem" --capath "$KIT_IDENTITY/nothing" "$@"
+}
+
+# tpm_curl ARGUMENT…: TLS 1.3 wants signatures that not every TPM can make (identity-tpm.sh).
+tpm_curl() {
+  with_tpm curl "$@" --tls-max 1.2
+}
+
+names_https() {
+  local argument
+  for argument in "$@"; do
+    case "$argument" in https://*) return 0 ;; esac
+  done
+  return 1
 }
 
 # get_ca: ca.pem from the server, if it is the one that KIT_CA names. Status 2: no answer.
@@ -169,6 +184,11 @@ certificate_seconds() {
   local text
   text="$(openssl x509 -in "$KIT_IDENTITY/certificate.pem" -noout "$1" -dateopt iso_8601 2>/dev/null | sed -n 's/^[^=]*=\(.*\)Z$/\1/p')"
   [ -n "$text" ] && date -u -d "$text" +%s
+}
+
+# server_time: seconds since 1970 as the server has them, or nothing. Over plain HTTP: it is asked for when TLS cannot tell.
+server_time() {
+  curl -q -sS --fail --noproxy '*' --max-time "$CA_SECONDS" "$KIT_URL/v1/time" 2>/dev/null | grep -Ex '[1-9][0-9]{8,11}' || true
 }
 
 # forget_identity: from memory, all but the CA. What is kept stays.
