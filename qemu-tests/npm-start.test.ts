@@ -15,7 +15,7 @@ import { PROJECT } from './test-lan.ts'
 /** In the environment of everything that a run starts, however deep: other work on this machine does not count. */
 const MARK = 'NPM_START_TEST'
 
-const PHASES = ['firmware', 'loader', 'kernel', 'disk', 'image', 'system', 'total']
+const PHASES = ['firmware', 'loader', 'kernel', 'pairing', 'disk', 'image', 'system', 'total']
 
 interface MachineLine {
   readonly kind: string

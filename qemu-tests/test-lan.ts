@@ -13,6 +13,7 @@ import {
   labControlSocket,
   startLabNetwork,
 } from '#lab/lab-network.ts'
+import type { PairingRule } from '#lab/pairing.ts'
 import type { MachineSpec } from '#lab/qemu.ts'
 import type { Vm } from '#lab/vm.ts'
 import { systemClock } from '#lib/clock.ts'
@@ -37,13 +38,19 @@ export interface TestLan extends EventWatch {
   readonly network: LabNetwork
   readonly profiles: string
   readonly fleet: Fleet
-  powerOn(machine: LabMachine, more?: Partial<MachineSpec>): Promise<Vm>
+  /** `pairing`: default as for the whole LAN. */
+  powerOn(machine: LabMachine, more?: PowerOnOptions): Promise<Vm>
   /** Runs a command on the machine itself, over ssh; its output without the last newline. */
   onMachine(machine: MachineView, command: string): Promise<string>
   writeProfile(files: ProfileFiles): Promise<void>
 }
 
-export interface TestLanOptions extends Pick<LabNetworkOptions, 'mode' | 'environment'> {
+export interface PowerOnOptions extends Partial<MachineSpec> {
+  readonly pairing?: PairingRule
+}
+
+/** Machines that the server knows no key of are paired by their consoles, unless `pairing` says otherwise. */
+export interface TestLanOptions extends Pick<LabNetworkOptions, 'mode' | 'environment' | 'pairing'> {
   readonly files: ProfileFiles
   /** A folder that `keepLan` made: a LAN of before goes on, with its disks and all that its server knew. */
   readonly from?: string
@@ -71,6 +78,7 @@ export async function startTestLan(t: Surroundings, options: TestLanOptions): Pr
     profilesFolder: profiles,
     mode: options.mode,
     keepState: options.from !== undefined,
+    ...(options.pairing === undefined ? {} : { pairing: options.pairing }),
     environment: {
       KATESKIT_IMAGES_IMPORT: await imageFolder(),
       KATESKIT_LOG_FORMAT: 'json',
@@ -88,9 +96,9 @@ export async function startTestLan(t: Surroundings, options: TestLanOptions): Pr
     network,
     profiles,
     fleet: createFleet(labControlSocket(network.folder)),
-    async powerOn({ name, mac, firmware, uuid }, more) {
+    async powerOn({ name, mac, firmware, uuid }, { pairing, ...more } = {}) {
       const accelerator = works ? 'kvm' : 'tcg'
-      const vm = await network.powerOn({ name, mac, firmware, uuid, accelerator, ...more })
+      const vm = await network.powerOn({ name, mac, firmware, uuid, accelerator, ...more }, pairing)
       machines.set(name, vm)
       return vm
     },
@@ -126,5 +134,7 @@ async function showWhatHappened(
 ): Promise<void> {
   const log = await readFile(join(network.folder, 'server.log'), 'utf8').catch(() => 'no log')
   t.log(`server:\n${log.slice(-LOG_TAIL_BYTES)}`)
+  const problems = network.pairingProblems()
+  if (problems.length > 0) t.log(`not paired:\n${problems.join('\n')}`)
   for (const vm of machines) t.log(`console of ${vm.spec.name}:\n${vm.serial.tail(60)}`)
 }

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import type { Child } from '#lib/child.ts'
 import { type Service, startAll, stopAll } from '#lib/service.ts'
 import { addBridge, addCable, createNetns, type Netns } from './netns.ts'
+import { type Pairing, type PairingRule, pairByConsole } from './pairing.ts'
 import type { MachineSpec } from './qemu.ts'
 import { startRouter } from './router.ts'
 import { createServerProcess, type ServerProcess } from './server-process.ts'
@@ -21,6 +22,8 @@ export interface LabNetworkOptions {
   readonly environment?: Readonly<Record<string, string>>
   /** Default: what an earlier lab left in the folder is thrown away, its machines' disks and firmware variables too. */
   readonly keepState?: boolean
+  /** Default: `unknown`. */
+  readonly pairing?: PairingRule
 }
 
 export interface LabNetwork {
@@ -31,9 +34,12 @@ export interface LabNetwork {
   readonly folder: string
   /**
    * Switches a machine on, which is plugged in by then. One of the same name that was switched off before is the same
-   * machine: it has its firmware variables. Throws KitError `conflict` while that one is on.
+   * machine: it has its firmware variables. Throws KitError `conflict` while that one is on. `pairing`, for this start of it:
+   * default as for all.
    */
-  powerOn(spec: MachineSpec): Promise<Vm>
+  powerOn(spec: MachineSpec, pairing?: PairingRule): Promise<Vm>
+  /** Why machines that asked for it were not paired by themselves; one line each. */
+  pairingProblems(): readonly string[]
   /** Machines, server, router, namespace, in this order; nothing is left but files. */
   stop(): Promise<void>
 }
@@ -68,13 +74,24 @@ export async function startLabNetwork(options: LabNetworkOptions): Promise<LabNe
   ]
   await startAll(services)
   const sockets = new WallSockets({ netns, bridge: LAB_BRIDGE, folder })
+  const pairings: Pairing[] = []
   return {
     netns,
     server,
     extraSocket,
     folder,
-    powerOn: (spec) => sockets.powerOn(spec),
+    async powerOn(spec, rule = options.pairing ?? 'unknown') {
+      const vm = await sockets.powerOn(spec)
+      if (rule !== 'off') {
+        const pairing = pairByConsole({ serial: vm.serial, client: server.client, rule })
+        pairings.push(pairing)
+        void vm.exited.then(() => pairing.stop())
+      }
+      return vm
+    },
+    pairingProblems: () => pairings.flatMap((pairing) => pairing.problems()),
     async stop() {
+      for (const pairing of pairings) await pairing.stop()
       await sockets.powerOffAll()
       await stopAll(services)
     },

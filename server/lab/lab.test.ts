@@ -9,6 +9,7 @@ import { startChild } from '#lib/child.ts'
 import { KitError } from '#lib/errors.ts'
 import { parseMac } from '#lib/mac.ts'
 import { commandOutput } from '#lib/process.ts'
+import type { Event } from '#machine/event.ts'
 import type { MachineView } from '#machine/ports.ts'
 import { checkPort, createForwarder } from './forwarder.ts'
 import { probeKvm } from './kvm.ts'
@@ -243,7 +244,15 @@ const ARRIVED: MachineStatus = {
   machine: MACHINE,
   progress: {
     ...{ phase: 'running', poweredOnMs: 0 },
-    endedMs: { firmware: 9e3, loader: 15e3, kernel: 20e3, disk: 24e3, image: 30e3, system: 90e3 },
+    endedMs: {
+      firmware: 9e3,
+      loader: 15e3,
+      kernel: 20e3,
+      pairing: 21e3,
+      disk: 24e3,
+      image: 30e3,
+      system: 90e3,
+    },
   },
   view: VIEW,
 }
@@ -261,6 +270,17 @@ test('statusTable() shows where each machine is', (t) => {
   ])
 })
 
+test('statusTable() says why a machine that is known with another key waits', (t) => {
+  const message = 'it came with another key'
+  const lastEvent: Event = { id: 1, atMs: 1, kind: 'identity-conflict', mac: MAC, message, data: {} }
+  const waiting: MachineStatus = {
+    machine: MACHINE,
+    progress: { ...powerOn(0), phase: 'pairing', lastEvent },
+    view: undefined,
+  }
+  t.regex(statusTable([waiting], 4000)[1] ?? '', /4 +proves who it is: it came with another key$/)
+})
+
 test('notReadyReason() tells the phase, the last event or the failed step', (t) => {
   t.is(notReadyReason(ARRIVED), undefined)
   t.regex(notReadyReason({ ...ARRIVED, progress: powerOn(0) }) ?? '', /phase firmware; nothing was heard/)
@@ -274,6 +294,6 @@ test('statusJson() has the seconds of every phase', (t) => {
   t.like(statusJson(ARRIVED), {
     ready: true,
     state: 'running',
-    seconds: { firmware: 9, loader: 6, kernel: 5, disk: 4, image: 6, system: 60, total: 90 },
+    seconds: { firmware: 9, loader: 6, kernel: 5, pairing: 1, disk: 3, image: 6, system: 60, total: 90 },
   })
 })

@@ -25,7 +25,7 @@ export interface LabOptions extends LabNetworkOptions {
 export interface Lab {
   readonly network: LabNetwork
   readonly watch: Watch
-  /** The last lines on the console of a machine: what it says itself when it cannot reach the server. */
+  /** The last lines on the console of a machine: what it says itself when it cannot reach the server; and why it was not paired. */
   consoleOf(mac: Mac): string
   readonly apiUrl: string
   /** An admin token, made for this run. */
@@ -88,7 +88,11 @@ async function switchOn(network: LabNetwork, forwarder: Forwarder, options: LabO
   return {
     network,
     watch,
-    consoleOf: (mac) => vms.get(mac)?.serial.tail(CONSOLE_LINES) ?? '',
+    consoleOf(mac) {
+      const said = vms.get(mac)?.serial.tail(CONSOLE_LINES) ?? ''
+      const problems = network.pairingProblems().filter((problem) => problem.startsWith(mac))
+      return [said, ...problems.map((problem) => `Cannot pair ${problem}`)].join('\n')
+    },
     apiUrl: `http://127.0.0.1:${forwarder.port()}`,
     token,
     serverExited: network.server.exited(),

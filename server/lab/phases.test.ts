@@ -23,6 +23,9 @@ const WHOLE_BOOT = [
   event(9.5, 'dhcp-offered'),
   event(12, 'loader-sent'),
   event(15, 'boot-script-sent', { plan: 'live' }),
+  event(20, 'step-started', { step: '25-identity' }),
+  event(24, 'identity-issued', { tier: 'paired' }),
+  event(25, 'step-done', { step: '25-identity' }),
   event(27, 'checked-in', { from: 'discovered', to: 'starting' }),
   event(28, 'step-started', { step: '40-image' }),
   event(36, 'step-done', { step: '40-image' }),
@@ -37,7 +40,26 @@ test('advance() names the phase after each event of a live boot', (t) => {
     progress = advance(progress, each)
     phases.push(progress.phase)
   }
-  t.deepEqual(phases, ['loader', 'loader', 'loader', 'kernel', 'disk', 'image', 'image', 'system', 'running'])
+  const untilKernel = ['loader', 'loader', 'loader', 'kernel']
+  t.deepEqual(phases, [
+    ...[...untilKernel, 'pairing', 'disk', 'disk', 'disk', 'image', 'image', 'system', 'running'],
+  ])
+})
+
+for (const [title, event_] of [
+  ['the next step begins', event(30, 'step-started', { step: '30-check-in' })],
+  ['the step of its identity is done', event(30, 'step-done', { step: '25-identity' })],
+  ['it has a new certificate', event(30, 'certificate-renewed')],
+] as const) {
+  test(`advance() ends the pairing when ${title}`, (t) => {
+    const waiting = live(WHOLE_BOOT.slice(0, 5))
+    t.is(waiting.phase, 'pairing')
+    t.is(advance(waiting, event_).phase, 'disk')
+  })
+}
+
+test('advance() keeps the phase of a running machine that renews its certificate', (t) => {
+  t.is(live([event(9000, 'certificate-renewed')], live(WHOLE_BOOT)).phase, 'running')
 })
 
 test('phaseSeconds() adds up to the total when a machine has arrived', (t) => {
@@ -45,8 +67,9 @@ test('phaseSeconds() adds up to the total when a machine has arrived', (t) => {
   t.deepEqual(phaseSeconds(progress), {
     firmware: 9,
     loader: 6,
-    kernel: 12,
-    disk: 1,
+    kernel: 5,
+    pairing: 4,
+    disk: 4,
     image: 12,
     system: 70,
     total: 110,
@@ -57,14 +80,14 @@ test('phaseSeconds() adds up to the total when a machine has arrived', (t) => {
 test('advance() gives a phase nobody reported no time when a later one ends', (t) => {
   const progress = live([event(30, 'checked-in', { to: 'running' })])
   t.deepEqual(phaseSeconds(progress), {
-    ...{ firmware: 30, loader: 0, kernel: 0, disk: 0, image: 0, system: 0 },
+    ...{ firmware: 30, loader: 0, kernel: 0, pairing: 0, disk: 0, image: 0, system: 0 },
     total: 30,
   })
 })
 
 test('advance() keeps step, reason and log when a step fails, and drops them when the initrd tries again', (t) => {
   const failed = live([
-    ...WHOLE_BOOT.slice(0, 5),
+    ...WHOLE_BOOT.slice(0, 8),
     event(30, 'step-failed', { step: '40-image', log: 'sha256 differs' }),
     event(31, 'checked-in', { to: 'failed' }),
   ])

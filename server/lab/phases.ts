@@ -8,11 +8,12 @@ import type { Event } from '#machine/event.ts'
  * - `firmware`: the first DHCP packet of the firmware was answered
  * - `loader`: the boot script was handed out
  * - `kernel`: the initrd reported for the first time
+ * - `pairing`: it has proved who it is, or the initrd has gone on without; it may wait for a person here
  * - `disk`: the step that fetches the image began; what lies between are the checks and, in an installation, the partitions
  * - `image`: the initrd's last step, the hand-over, began
  * - `system`: the agent of the running system checked in
  */
-export const BOOT_PHASES = ['firmware', 'loader', 'kernel', 'disk', 'image', 'system'] as const
+export const BOOT_PHASES = ['firmware', 'loader', 'kernel', 'pairing', 'disk', 'image', 'system'] as const
 export type BootPhase = (typeof BOOT_PHASES)[number]
 
 /** `elsewhere`: the server sent it on to its own disk or told it to wait. An installed machine arrives from there all the same. */
@@ -33,6 +34,9 @@ export interface BootProgress {
   readonly failureLog?: string
   readonly lastEvent?: Event
 }
+
+/** The step of the initrd in which it proves who it is; their names are in the order of their numbers. */
+const IDENTITY_STEP = '25-identity'
 
 /** The steps of the initrd (boot/initrd/steps) that fetch the image: into memory, or into a slot of the disk. */
 const IMAGE_STEPS = ['40-image', '43-slot']
@@ -78,6 +82,10 @@ function step(progress: BootProgress, event: Event): BootProgress {
         reason: event.message,
         ...(event.data['log'] === undefined ? {} : { failureLog: String(event.data['log']) }),
       }
+    case 'identity-issued':
+    case 'certificate-renewed':
+      // An installed machine renews its certificate at any time.
+      return progress.phase === 'pairing' ? endPhase(progress, 'pairing', event) : progress
     case 'checked-in':
       return checkedIn(progress, event)
     default:
@@ -90,20 +98,22 @@ const BOOTS_HERE = ['live', 'install', 'powerwash', 'powerwash-all']
 
 function initrdStep(progress: BootProgress, event: Event): BootProgress {
   const name = String(event.data['step'] ?? '')
-  return { ...endPhase(recover(progress), endedBy(name), event), step: name }
+  const isOver = event.kind === 'step-done' && name === IDENTITY_STEP
+  return { ...endPhase(recover(progress), isOver ? 'pairing' : endedBy(name), event), step: name }
 }
 
 /** The phase that is over when a step of the initrd says anything. */
 function endedBy(step: string): BootPhase {
   if (step === HANDOVER_STEP) return 'image'
-  return IMAGE_STEPS.includes(step) ? 'disk' : 'kernel'
+  if (IMAGE_STEPS.includes(step)) return 'disk'
+  return step <= IDENTITY_STEP ? 'kernel' : 'pairing'
 }
 
 function checkedIn(progress: BootProgress, event: Event): BootProgress {
   switch (event.data['to']) {
     case 'starting':
     case 'installing':
-      return endPhase(recover(progress), 'kernel', event)
+      return endPhase(recover(progress), 'pairing', event) // only a machine that is known may
     case 'running':
       return endPhase(recover(progress), 'system', event)
     case 'failed':

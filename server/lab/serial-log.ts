@@ -26,6 +26,7 @@ export class SerialLog {
   #handle: FileHandle | undefined
   #reading: Promise<void> = Promise.resolve()
   readonly #waiters = new Set<Waiter>()
+  readonly #listeners = new Set<() => void>()
 
   /** The file must exist; `follow` starts to read it, from `offset` on: before it is what earlier starts said. */
   constructor(file: string, offset = 0) {
@@ -74,6 +75,12 @@ export class SerialLog {
     })
   }
 
+  /** Calls `listener` when there is more to read; the returned function ends it. */
+  onGrowth(listener: () => void): () => void {
+    this.#listeners.add(listener)
+    return () => void this.#listeners.delete(listener)
+  }
+
   /** Reads what is left first. */
   async stop(): Promise<void> {
     this.#watcher?.close()
@@ -89,6 +96,7 @@ export class SerialLog {
 
   async #read(): Promise<void> {
     const buffer = Buffer.alloc(64 * 1024)
+    const before = this.#offset
     for (;;) {
       const result = await this.#handle?.read(buffer, 0, buffer.length, this.#offset)
       if (!result?.bytesRead) break
@@ -97,7 +105,9 @@ export class SerialLog {
     }
     // A code may have been cut by the end of the last read, so the whole text is cleaned, not the piece.
     this.#text = this.#text.replace(TERMINAL_CODES, '')
+    if (this.#offset === before) return
     for (const waiter of this.#waiters) this.#offer(waiter)
+    for (const listener of this.#listeners) listener()
   }
 
   #offer(waiter: Waiter): void {

@@ -9,6 +9,7 @@ const PHASE_TEXT: Readonly<Record<MachinePhase, string>> = {
   firmware: 'firmware looks for a network',
   loader: 'boot loader',
   kernel: 'kernel starts',
+  pairing: 'proves who it is',
   disk: 'looks at its disk',
   image: 'fetches its image',
   system: 'system starts',
@@ -46,10 +47,11 @@ export function statusLine(status: MachineStatus): string {
 }
 
 function whereItIs(status: MachineStatus): string {
-  const { phase, step, reason } = status.progress
+  const { phase, step, reason, lastEvent } = status.progress
   const text = PHASE_TEXT[phase]
   if (phase === 'running' && !isReady(status)) return 'running, takes over its bundle'
   if (phase === 'failed' || phase === 'elsewhere') return reason === undefined ? text : `${text}: ${reason}`
+  if (phase === 'pairing' && lastEvent?.kind === 'identity-conflict') return `${text}: ${lastEvent.message}`
   return phase === 'image' && step !== undefined ? `${text} (${step})` : text
 }
 
