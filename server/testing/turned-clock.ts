@@ -33,6 +33,11 @@ export class TurnedClock implements Clock {
     }
   }
 
+  /** How many actions wait for their time. */
+  get waiting(): number {
+    return this.#due.length
+  }
+
   /** Both clocks go on. */
   turn(ms: number): void {
     const endMs = this.#monotonicMs + ms
