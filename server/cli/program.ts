@@ -15,6 +15,7 @@ import { type LabCommandOptions, runLab } from './lab-command.ts'
 import { addMachineCommands } from './machine-commands.ts'
 import { addQueryCommands } from './query-commands.ts'
 import { addReleaseCommands } from './release-commands.ts'
+import { addSecretCommands } from './secret-commands.ts'
 import { runServe, type ServeCommandOptions } from './serve-command.ts'
 import { prepareFor } from './setup-command.ts'
 import { runStart } from './start-command.ts'
@@ -47,6 +48,7 @@ export function buildProgram(io: CliIo, args: readonly string[]): Command {
   addImageCommands(program, io, server)
   addQueryCommands(program, io, server)
   addAccessCommands(program, io, server)
+  addSecretCommands(program, io, server)
   addCaCommand(program, io, server)
   for (const command of program.commands) command.copyInheritedSettings(program)
   return program

@@ -3,6 +3,7 @@
 import { formatTable } from '#lib/text-table.ts'
 import { EVENT_KINDS, type Event } from '#machine/event.ts'
 import type { ExplainedFile, ExplainedValue, Lease, ProfileProblem } from '#machine/ports.ts'
+import type { ExplainedSecrets } from '#machine/secret-ports.ts'
 
 import { ago, span } from './time-words.ts'
 
@@ -55,7 +56,16 @@ function renderProblems(problems: readonly ProfileProblem[]): string[] {
 
 export function renderOverlay(digest: string, files: readonly ExplainedFile[]): string[] {
   if (files.length === 0) return [`Bundle ${digest} is empty.`]
-  const table = formatTable(
+  return [...renderFiles(files), '', `Bundle ${digest}`]
+}
+
+export function renderSecrets({ files, problems }: ExplainedSecrets): string[] {
+  const table = files.length === 0 ? ['No secret files.'] : renderFiles(files)
+  return problems.length === 0 ? table : [...table, '', ...renderProblems(problems)]
+}
+
+function renderFiles(files: readonly ExplainedFile[]): string[] {
+  return formatTable(
     ['MODE', 'OWNER', 'PATH', 'FROM', 'HIDES'],
     files.map((file) => [
       file.kind === 'delete' ? 'deleted' : `${KIND_LETTER[file.kind]}${file.mode}`,
@@ -65,7 +75,6 @@ export function renderOverlay(digest: string, files: readonly ExplainedFile[]): 
       file.hides.join(', '),
     ]),
   )
-  return [...table, '', `Bundle ${digest}`]
 }
 
 const KIND_LETTER = { file: '-', directory: 'd', symlink: 'l' } as const

@@ -49,7 +49,7 @@ export class FakeSecrets implements Secrets, SecretsDesk, Pick<SecretsKey, 'reci
   }
 
   recipient() {
-    return 'age1ml44ufmlm4awntynhsuemdf4ar8qjy9cqvn4uzmedq53v0xvg3rsccelwk'
+    return 'age14vvdzz5ndk268nmsr5sfvsdv08na89kzsp358m60jp32h5w459hq7j4vgc'
   }
 }
 
