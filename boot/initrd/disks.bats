@@ -38,15 +38,17 @@ mount() {
 SH
   # Waiting is tried out once; the machines of these tests are quick.
   sed -i 's/sleep "\$pause"/sleep 0.05/' "$KIT_LIB/download.sh" "$KIT_LIB/ask.sh"
-  sed -i 's/sleep 1$/:/' "$KIT_LIB/steps/36-disks.sh"
+  sed -i 's/sleep 1$/:/' "$KIT_LIB/wait-for-disks.sh"
   cp "$KIT_LIB/plans/install" "$BATS_TEST_TMPDIR/whole-plan"
   printf '%s\n' 35-manifest 36-disks 41-disk 42-partitions 43-slot | tee "$KIT_LIB/plans/install" "$KIT_LIB/plans/powerwash" >"$KIT_LIB/plans/powerwash-all"
   KIT_PLAN=install
   # The machine has its address.
   echo 'address 10.77.0.50' >"$KIT_RUN/net"
+  # Proving it is tried out with the whole plan, and in identity.bats.
+  give_identity
   export FOLDER KIT_LIB KIT_NEWROOT KIT_BUNDLE KIT_PLAN
   start_server "$FOLDER"
-  export KIT_URL="$SERVER_URL"
+  export KIT_URL="$SERVER_URL" KIT_TLS="$SERVER_URL"
   open_mounts
   make_disk vda 512 KIT-1
   disk_plan make >"$FOLDER/disk-plan"

@@ -11,11 +11,11 @@ setup() {
   make_machine
 }
 
-GOOD_LINE="BOOT_IMAGE=vmlinuz kit.url=http://10.77.0.1:8080 kit.mac=52-54-00-12-34-56 kit.boot=b-1
+GOOD_LINE="BOOT_IMAGE=vmlinuz kit.url=http://10.77.0.1:8080 kit.tls=https://10.77.0.1:8443 kit.ca=$(printf 'd%.0s' {1..64}) kit.mac=52-54-00-12-34-56 kit.boot=b-1
  kit.image=2025.11.1 kit.root-sha256=$(printf 'a%.0s' {1..64}) kit.root-size=204800
 	kit.bundle=$(printf 'b%.0s' {1..64}) systemd.hostname=kit-one quiet"
 
-DISK_LINE="kit.plan=disk kit.url=http://10.77.0.1:8080 kit.mac=52-54-00-12-34-56 kit.image=2025.11.1 kit.slot=a
+DISK_LINE="kit.plan=disk kit.url=http://10.77.0.1:8080 kit.tls=https://10.77.0.1:8443 kit.ca=$(printf 'd%.0s' {1..64}) kit.mac=52-54-00-12-34-56 kit.image=2025.11.1 kit.slot=a
  kit.root-hash=$(printf 'c%.0s' {1..64}) kit.root-size=204800"
 
 parameters_of() {
@@ -24,7 +24,7 @@ parameters_of() {
 }
 
 @test "read_parameters() takes each value when the line is good" {
-  for pair in KIT_URL=http://10.77.0.1:8080 KIT_MAC=52-54-00-12-34-56 KIT_BOOT=b-1 KIT_IMAGE=2025.11.1 \
+  for pair in KIT_URL=http://10.77.0.1:8080 KIT_TLS=https://10.77.0.1:8443 KIT_MAC=52-54-00-12-34-56 KIT_BOOT=b-1 KIT_IMAGE=2025.11.1 \
     KIT_ROOT_SIZE=204800 KIT_HOSTNAME=kit-one; do
     parameters_of "$GOOD_LINE" "${pair%%=*}"
     [ "$output" = "${pair#*=}" ]
@@ -49,6 +49,10 @@ kit.url=http://a;touch\${IFS}$BATS_TEST_TMPDIR/pwned
 kit.url=ftp://10.77.0.1
 kit.url=http://10.77.0.1:8080/
 kit.url=-O/etc/passwd
+kit.tls=http://10.77.0.1:8443
+kit.tls=https://10.77.0.1:8443/x
+kit.ca=DDDD
+kit.ca=../ca
 kit.mac=*
 kit.mac=52:54:00:12:34:56
 kit.boot="a
@@ -73,13 +77,13 @@ WORDS
     [ "$status" -eq 1 ]
     [ "$(sed -n 's/^Cannot boot: the kernel command line has no //p' <<<"$output" | xargs)" = "$keys" ]
   done <<'TABLE'
-kit.plan=live kit.url kit.mac kit.image kit.root-sha256 kit.root-size kit.boot kit.bundle
-kit.plan=install kit.url kit.mac kit.image kit.boot kit.bundle
-kit.plan=powerwash-all kit.url kit.mac kit.image kit.boot kit.bundle
-kit.plan=disk kit.url kit.mac kit.image kit.slot kit.root-hash kit.root-size
+kit.plan=live kit.url kit.tls kit.ca kit.mac kit.image kit.root-sha256 kit.root-size kit.boot kit.bundle
+kit.plan=install kit.url kit.tls kit.ca kit.mac kit.image kit.boot kit.bundle
+kit.plan=powerwash-all kit.url kit.tls kit.ca kit.mac kit.image kit.boot kit.bundle
+kit.plan=disk kit.url kit.tls kit.ca kit.mac kit.image kit.slot kit.root-hash kit.root-size
 TABLE
   parameters_of 'quiet' KIT_URL
-  [ "${#lines[@]}" -eq 7 ]
+  [ "${#lines[@]}" -eq 9 ]
 }
 
 @test "check_parameters() takes a start from the disk without a boot and a bundle" {
@@ -207,8 +211,9 @@ failure 61-disk-root: Cannot start: no luck' ]
 
 @test "after_failure() gets a boot id from the server for a good slot, and tells it what failed" {
   "$BUSYBOX" wget -q -T 1 -O /dev/null http://127.0.0.1:1/ 2>/dev/null || [ $? -ne 139 ] || skip "the wget of $BUSYBOX crashes"
+  give_identity
   start_server "$BATS_TEST_TMPDIR/server"
-  KIT_URL="$SERVER_URL" KIT_BOOT=''
+  KIT_TLS="$SERVER_URL" KIT_BOOT=''
   echo quiet | install -D /dev/stdin "$BATS_TEST_TMPDIR/proc/cmdline"
   failed_boot disk 'echo address 10.77.0.9 >"$KIT_RUN/net"'
   stop_server

@@ -27,11 +27,13 @@ setup() {
   mv "$BATS_TEST_TMPDIR/bundle.tar" "$FOLDER/bundles/$KIT_BUNDLE.tar"
   KIT_ROOT_SHA256="$(sha256_of "$FOLDER/images/2025.11.1/root.squashfs")"
   KIT_ROOT_SIZE="$(stat -c %s "$FOLDER/images/2025.11.1/root.squashfs")"
-  KIT_LIB="$BATS_TEST_TMPDIR/lib" KIT_NEWROOT="$BATS_TEST_TMPDIR/newroot" KIT_SYS=/sys KIT_URL='http://10.77.0.1:8080'
+  KIT_LIB="$BATS_TEST_TMPDIR/lib" KIT_NEWROOT="$BATS_TEST_TMPDIR/newroot" KIT_SYS=/sys KIT_URL='http://10.77.0.1:8080' KIT_TLS='http://10.77.0.1:8080'
   cp -rL "$BOOT_FOLDER/initrd" "$KIT_LIB"
   sed -i '/10-modules/d' "$KIT_LIB"/plans/*
+  sed -i 's/load_new_drivers;/false;/' "$KIT_LIB/wait-for-disks.sh"
+  make_ca
   touch "$BATS_TEST_TMPDIR/resolv.conf"
-  export KIT_BUNDLE KIT_ROOT_SHA256 KIT_ROOT_SIZE KIT_LIB KIT_NEWROOT KIT_SYS KIT_URL FOLDER
+  export KIT_BUNDLE KIT_ROOT_SHA256 KIT_ROOT_SIZE KIT_LIB KIT_NEWROOT KIT_SYS KIT_URL KIT_TLS FOLDER
 }
 
 # make_image FILE: a root file system that has just what 70-handover looks for, and 3 MiB that do not compress.
@@ -69,6 +71,8 @@ from the image
 motd
 plain
 KIT_URL=$KIT_URL
+KIT_TLS=$KIT_TLS
+KIT_CA=$KIT_CA
 KIT_MAC=$MAC
 KIT_BOOT=boot-1
 KIT_IMAGE=2025.11.1
@@ -79,7 +83,7 @@ KIT_PLAN=live
 kit-one
 search lab.test
 nameserver 10.77.0.1" ]
-  [ "$(statuses | head -n 16)" = "$(for step in 20-network 30-check-in 35-manifest 36-disks 40-image 50-bundle 60-root 70-handover; do
+  [ "$(statuses | head -n 18)" = "$(for step in 20-network 25-identity 30-check-in 35-manifest 36-disks 40-image 50-bundle 60-root 70-handover; do
     printf '%s started\n%s done\n' "$step" "$step"
   done)" ]
   [ "$(grep -c '^check-in ' "$FOLDER/reports")" -eq 2 ]

@@ -40,8 +40,8 @@ cut_here() {
   [ "$left" -ne 0 ] || kill -KILL 0
 }
 
-# fake_dmsetup create NAME … --table TABLE | remove … NAME: the data device under the name it would get, if veritysetup
-# finds all of it as the root hash says.
+# fake_dmsetup create NAME … --table TABLE | remove … NAME: the data device under the name it would get; for dm-verity if
+# veritysetup finds all of it as the root hash says.
 fake_dmsetup() {
   local name="$2" table
   mkdir -p "$KIT_DEV/mapper"
@@ -50,7 +50,8 @@ fake_dmsetup() {
       table="${*: -1}"
       # shellcheck disable=SC2086 # words of the table
       set -- $table
-      veritysetup verify "$5" "$6" "${12}" >&2 || return 1
+      # What looks at a disk without writing to it (kept.sh) writes to it here.
+      if [ "$3" = snapshot ]; then set -- 0 0 0 0 "$4"; else veritysetup verify "$5" "$6" "${12}" >&2 || return 1; fi
       ln -s "$(readlink -f "$5")" "$KIT_DEV/mapper/$name"
       ;;
     remove) rm "$KIT_DEV/mapper/${*: -1}" ;;
@@ -147,7 +148,7 @@ kit-containers 64
 kit-persist 64
 PARTS
   fi
-  printf 'persistence %s\narguments kit.url=%s kit.mac=%s console=ttyS0\n' "${2:-keep}" "$KIT_URL" "$KIT_MAC"
+  printf 'persistence %s\narguments kit.url=%s kit.tls=%s kit.ca=%s kit.mac=%s console=ttyS0\n' "${2:-keep}" "$KIT_URL" "$KIT_TLS" "$KIT_CA" "$KIT_MAC"
 }
 
 # make_signed_image FOLDER VERSION: root.squashfs with 6 MiB that do not compress, its hash tree, kernel and initrd, loaders, and a
@@ -209,7 +210,7 @@ power_off() {
 # server is outside of it.
 in_disk_machine() {
   local text
-  text="$(printf '. "$KIT_LIB/%s.sh"\n' lib json report run)
+  text="$(printf '. "$KIT_LIB/%s.sh"\n' lib json disk identity ask report run)
 $1"
   run timeout -k 1 60 nsenter --mount="/proc/$MOUNTS/ns/mnt" "$BUSYBOX" env PATH="$STAND_INS:$APPLETS" "$BUSYBOX" sh -c "$text"
   power_off

@@ -37,7 +37,7 @@ export async function openTestDesk(folder: string, caFolder: string): Promise<Te
   return new TestDesk(folder, await openCa({ directory: caFolder, clock: systemClock, log: silentLog }))
 }
 
-class TestDesk {
+export class TestDesk {
   readonly ca: Ca
   readonly #folder: string
   readonly #authority: Authority

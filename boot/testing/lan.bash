@@ -33,5 +33,5 @@ start_server "$FOLDER" 10.77.0.1 8080
 
 # The initrd's own shell and programs.
 export PATH="$APPLETS"
-sh -c "$(printf '. "$KIT_LIB/%s.sh"\n' lib json report run)
+sh -c "$(printf '. "$KIT_LIB/%s.sh"\n' lib json disk identity ask report run)
 $TEXT"

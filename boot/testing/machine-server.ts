@@ -1,6 +1,7 @@
 // The server's side of docs/ports-and-endpoints.md "For machines", out of one folder: for the tests of boot/ only.
 //
-// node machine-server.ts FOLDER ADDRESS PORT. Writes FOLDER/port when it listens. In FOLDER:
+// node machine-server.ts FOLDER ADDRESS PORT KEYS. Writes FOLDER/port when it listens. KEYS gets a CA when it has none.
+// In FOLDER, beside what identity-desk.ts says:
 //   images/…, bundles/…   are served as they are (Range, HEAD, ?from=<bytes>)
 //   disk-plan             what POST …/disks answers; not there: 404
 //   target                what GET …/target answers; its second line is `bundle <digest>`. Not there: 204 at once
@@ -25,9 +26,10 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 
+import type { TestDesk } from './identity-desk.ts'
 import { layNext } from './lay-next.ts'
 
-const [folder = '.', address = '127.0.0.1', port = '0'] = process.argv.slice(2)
+const [folder = '.', address = '127.0.0.1', port = '0', keys = folder] = process.argv.slice(2)
 
 function takeCut(): number {
   if (!existsSync(`${folder}/cut`)) return Number.POSITIVE_INFINITY
@@ -113,6 +115,14 @@ async function sendTarget(response: ServerResponse, query: URLSearchParams): Pro
   response.writeHead(200, { 'Content-Type': 'text/plain' }).end(read())
 }
 
+let desk: Promise<TestDesk> | undefined
+
+/** Read when it is asked for: most tests have no use for it. */
+async function proveIdentity(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
+  desk ??= import('./identity-desk.ts').then(({ openTestDesk }) => openTestDesk(folder, keys))
+  if (!(await desk).handle(request, response, url)) response.writeHead(404).end()
+}
+
 const server = createServer((request, response) => {
   const url = new URL(request.url ?? '/', 'http://server')
   const endpoint = /^\/v1\/machines\/[0-9a-f-]{17}\/(events|check-in|disks|boots|target)$/.exec(
@@ -122,7 +132,7 @@ const server = createServer((request, response) => {
   else if (endpoint !== undefined) void takeReport(request, response, endpoint)
   else if (/^\/(?:images|bundles)\/[A-Za-z0-9./-]+$/.test(url.pathname)) {
     sendFile(request, response, `${folder}${url.pathname}`)
-  } else response.writeHead(404).end()
+  } else void proveIdentity(request, response, url)
 })
 server.listen(Number(port), address, () => {
   writeFileSync(`${folder}/port`, String((server.address() as AddressInfo).port))
