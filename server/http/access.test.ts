@@ -5,6 +5,7 @@ import type { IncomingMessage } from 'node:http'
 import { Agent, get } from 'node:https'
 
 import test, { type ExecutionContext } from 'ava'
+import fc from 'fast-check'
 
 import type { Clock } from '#lib/clock.ts'
 import { systemClock } from '#lib/clock.ts'
@@ -100,6 +101,43 @@ test('what a role may not do is not done, however its path is written', async (t
     }
   }
   t.is(profiles.assigned.size, 0)
+  t.is((await store.tokens.list()).length, 4)
+})
+
+test('no request of a viewer changes anything or shows what is for admins, whatever its path and method', async (t) => {
+  const { as, profiles, store, releases } = await startWithRoles(t)
+  const path = fc
+    .tuple(
+      fc.constantFrom(...API_ROUTES.map((route) => filled(route.path))),
+      fc.array(
+        fc.tuple(
+          fc.nat(80),
+          fc.nat(3),
+          fc.constantFrom('/', '//', '%2f', '.', '../', '?', ';', '%00', 'A', ''),
+        ),
+        {
+          maxLength: 3,
+        },
+      ),
+    )
+    .map(([text, edits]) =>
+      edits.reduce((whole, [where, removed, added]) => {
+        const at = where % (whole.length + 1)
+        return whole.slice(0, at) + added + whole.slice(at + removed)
+      }, text),
+    )
+  const method = fc.constantFrom('GET', 'HEAD', 'PUT', 'POST', 'DELETE', 'PATCH', 'OPTIONS', 'PROPFIND')
+  const body = '{"role":"worker","name":"x","version":"2026.1","paused":true,"persistence":true}'
+  await fc.assert(
+    fc.asyncProperty(path, method, async (target, verb) => {
+      const answer = await as('viewer', target, { method: verb, body })
+      t.true(['GET', 'HEAD'].includes(verb) || answer.status >= 400, `${verb} ${target} ${answer.status}`)
+      t.notRegex(JSON.stringify(answer.body), /"(tokens|entries|head|files)":/, `${verb} ${target}`)
+    }),
+    { numRuns: 500 },
+  )
+  t.is(profiles.assigned.size, 0)
+  t.deepEqual(releases.calls, [])
   t.is((await store.tokens.list()).length, 4)
 })
 
