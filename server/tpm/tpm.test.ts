@@ -4,6 +4,7 @@ import { createHash, generateKeyPairSync, type KeyObject, X509Certificate } from
 import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 
 import test, { type ExecutionContext } from 'ava'
 
@@ -14,7 +15,8 @@ import { commandOutput } from '#lib/process.ts'
 import type { CertificateRequest, TpmClaim } from '#machine/identity-ports.ts'
 import { MACHINE_KEY_ATTRIBUTES, makeSoftTpm } from '#testing/soft-tpm.ts'
 import { makeSwtpmWithCertificate, startSwtpm } from '#testing/swtpm.ts'
-import { TPM_ATTRIBUTE } from '#wire/tpm2.ts'
+import { decodeTpmPublic, TPM_ATTRIBUTE } from '#wire/tpm2.ts'
+import { rsaKeyOf } from '#wire/tpm2-credential.ts'
 
 import { parseEkList } from './ek-list.ts'
 import { readMakers } from './makers.ts'
@@ -271,6 +273,39 @@ test('loadMakers() takes every certificate of a CA in PEM and DER, and tells wha
     problems: [`Cannot read ${folder}/none: it is not there`],
   })
   t.deepEqual(readMakers(Buffer.alloc(0)).makers, [])
+})
+
+const LIBRARY = fileURLToPath(new URL('../../boot/node/root/usr/lib/kit/identity-tpm.sh', import.meta.url))
+
+/** The machine's own library, with a TPM behind which no kernel makes room; that openssl can use such a key is tested with the library. */
+const SHELL = `
+. ${LIBRARY}
+tpm() { tpm2 "$@" && tpm2 flushcontext --transient-object; }
+key_works() { :; }
+`
+
+test('readClaim() and the library of the machines understand each other', async (t) => {
+  const folder = await temporaryFolder(t)
+  const { makerFolder } = await makeSwtpmWithCertificate(folder)
+  const tpm = await startSwtpm(folder)
+  t.teardown(() => tpm.stop())
+  const onMachine = (command: string) =>
+    tpm.run('env', 'KIT_IDENTITY=identity', 'dash', '-ec', `${SHELL} ${command}`)
+  await mkdir(join(folder, 'identity'))
+  await onMachine('make_tpm_key')
+  const claim: TpmClaim = {
+    ek: await tpm.read('identity/ek.public'),
+    key: await tpm.read('identity/key.public'),
+    ekCertificate: await tpm.read('identity/ek.certificate'),
+  }
+  const request = requestOf(rsaKeyOf(decodeTpmPublic(claim.key)))
+  const verifier = createTpmVerifier({ ...QUIET, ekCas: makerFolder })
+  const verified = verifier.readClaim(claim, request)
+  t.is(await verified.vouchedBy(), 'ek-cas')
+  const { credential, secret } = verified.makeCredential()
+  await tpm.write('credential', credential)
+  await onMachine('tpm_secret credential secret')
+  t.deepEqual(await tpm.read('secret'), Buffer.from(secret))
 })
 
 test('tellProblems() tells them before any machine asks', async (t) => {
