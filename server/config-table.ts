@@ -213,7 +213,8 @@ export const CONFIG_TABLE = {
     fallback: '5',
   }),
   'keys/directory': rule({
-    meaning: 'where the key lies that signs images, made at the first start',
+    meaning:
+      "where the server's keys lie, made at the first start: for images, certificates and secret files",
     ...PATH,
     fallback: 'certs',
   }),

@@ -149,6 +149,7 @@ test('explainProfile() names the file that decided, for each setting', (t) => {
     { key: 'update-at-once', value: '1', source: 'default' },
     { key: 'update-halt-after', value: '1', source: 'default' },
     { key: 'canary', value: 'no', source: 'default' },
+    { key: 'secrets-kept', value: 'persist', source: 'default' },
     { key: 'console', value: 'ttyS0', source: '/profiles/roles/worker/console' },
     { key: 'kernel-arguments', value: '', source: 'default' },
   ])
