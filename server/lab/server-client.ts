@@ -62,7 +62,8 @@ export function createServerClient(endpoint: Endpoint): ServerClient {
       await http.request('POST', `/api/v1/machines/${macToPath(mac)}/pair`, body)
     },
     async makeToken(name) {
-      return ((await http.request('POST', '/api/v1/tokens', { name, role: 'admin' })) as { secret: string }).secret
+      return ((await http.request('POST', '/api/v1/tokens', { name, role: 'admin' })) as { secret: string })
+        .secret
     },
     async lastEventId() {
       const answer = (await http.request('GET', '/api/v1/events?limit=1')) as { events: Event[] }
