@@ -56,10 +56,13 @@ export async function liveThrough(lan: TestLan, life: CutLife, points: readonly 
   }
 }
 
-/** Its disk has a cache, which loses what was not flushed when the power is cut. */
+/**
+ * Its disk has a cache, which loses what was not flushed when the power is cut. A cut in an installation, before which the disk
+ * is taken away, loses the machine's key too: the person who looks on says that it is the same machine.
+ */
 async function powerOn(lan: TestLan, machine: LabMachine): Promise<Vm> {
   const disk = await withWriteLog(machineDisk(lan, machine))
-  return lan.powerOn(machine, { ...withDisk(lan, machine), disks: [disk] })
+  return lan.powerOn(machine, { ...withDisk(lan, machine), disks: [disk], pairing: 'all' })
 }
 
 interface Beginning {
