@@ -335,6 +335,12 @@ const targets: readonly [string, Partial<TargetFacts>, object | undefined][] = [
     { isGood: false },
   ],
   ['a powerwash', { isPowerwash: true }, { powerwash: true }],
+  ['secrets to keep', { secretsDigest: 's1' }, { secretsDigest: 's1', secretsKept: 'persist' }],
+  [
+    'secrets for its memory only',
+    { secretsDigest: 's1', profile: profileWith({ role: 'w', 'secrets-kept': 'memory' }) },
+    { secretsKept: 'memory' },
+  ],
   [
     'no powerwash before it runs',
     { isPowerwash: true, machine: { ...runs, state: 'failed' } },
