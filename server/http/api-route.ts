@@ -7,6 +7,7 @@ import { KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
 import { didYouMean } from '#lib/nearest.ts'
 import type { AuditLog, TokenRole, TokenStore } from '#machine/access-ports.ts'
+import type { Identities } from '#machine/identity-ports.ts'
 import type {
   Bundles,
   EventLog,
@@ -38,6 +39,7 @@ export interface ApiParts {
   readonly serverConfig: () => readonly ExplainedValue[]
   readonly releases: Releases
   readonly powerwashes: Powerwashes
+  readonly identities: Identities
   readonly imageStore: ImageStore
   readonly secretFiles: Pick<Secrets, 'explain'>
   readonly secretsKey: Pick<SecretsKey, 'recipient'>
@@ -60,7 +62,7 @@ export interface ApiCall {
   /** The `:mac` of the path. Throws KitError `invalid-input`. */
   mac(): Mac
   /** Another hole of the path, as the client wrote it. */
-  name(hole: 'version' | 'channel' | 'id' | 'holder'): string
+  name(hole: 'version' | 'channel' | 'id' | 'holder' | 'ek'): string
   /**
    * What the audit log is to say of this call beside its path; said before the work, for it may fail. Never a secret.
    * `target` in place of what the holes of the path hold.

@@ -6,6 +6,7 @@ import type { EventQuery } from '#machine/ports.ts'
 
 import { ACCESS_ROUTES } from './access-routes.ts'
 import type { ApiRoute } from './api-route.ts'
+import { IDENTITY_ROUTES } from './identity-routes.ts'
 import { MACHINE_ROUTES } from './machine-routes.ts'
 import { parsePage } from './page-query.ts'
 import { RELEASE_ROUTES } from './release-routes.ts'
@@ -13,6 +14,7 @@ import { SECRET_ROUTES } from './secret-routes.ts'
 
 export const API_ROUTES: readonly ApiRoute[] = [
   ...MACHINE_ROUTES,
+  ...IDENTITY_ROUTES,
   ...RELEASE_ROUTES,
   ...SECRET_ROUTES,
   ...ACCESS_ROUTES,

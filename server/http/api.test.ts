@@ -45,6 +45,8 @@ test('each route of the API wants a token, answers with one, and over the contro
     '/channels/:channel': { version: '2026.1' },
     '/channels/:channel/pause': { paused: true },
     '/tokens': { name: 'x' },
+    '/machines/:mac/pair': { code: 'K7M-2QX' },
+    '/approvals': { mac: MAC },
   }
   const spare = await store.tokens.make({ name: 'spare', role: 'viewer' })
   for (const { method, path, status = 200 } of API_ROUTES) {
@@ -54,6 +56,7 @@ test('each route of the API wants a token, answers with one, and over the contro
       .replace(':channel', 'stable')
       .replace(':id', path.startsWith('/tokens') ? spare.info.id : 'import-1')
       .replace(':holder', 'fleetlock:one')
+      .replace(':ek', 'cd'.repeat(32))
     const body = method === 'put' || method === 'post' ? { body: JSON.stringify(bodies[path] ?? {}) } : {}
     const init = { method: method.toUpperCase(), ...body }
     const refused = await callTls(`${tlsUrl}/api/v1${filled}`, { ca: authority.pem, ...init })

@@ -47,7 +47,9 @@ export async function serveBoot(exchange: Exchange, name: string, door: BootDoor
 
 async function scriptFor(mac: Mac, exchange: Exchange, { desk, scripts, log }: BootDoor): Promise<string> {
   try {
-    return scripts.forOffer(await offerFor(mac, exchange, desk), mac)
+    const offer = await offerFor(mac, exchange, desk)
+    // By another of its cards it boots as the machine that it is.
+    return scripts.forOffer(offer, offer.boot.mac)
   } catch (error) {
     log.error({ err: error, mac }, `no boot script: ${describeError(error)}`)
     return scripts.hold(error instanceof KitError ? error.message : 'the server had an internal error', mac)

@@ -111,8 +111,7 @@ export function createHttpService(options: HttpServiceOptions): HttpService {
     },
     async stop() {
       stop.abort()
-      for (const { unfollow } of servers) unfollow?.()
-      await Promise.all(servers.map(({ server }) => close(server, options.clock)))
+      await Promise.all(servers.map((running) => close(running, options.clock)))
       await api.stop()
     },
     address: () => addressOf(false),
@@ -136,7 +135,8 @@ interface Serving {
 
 interface Running {
   readonly server: Server
-  readonly unfollow?: () => void
+  /** Ends what `closeAllConnections` does not know of. */
+  readonly end?: () => void
 }
 
 function newServer(on: ListenOn, { doors, stopping }: Serving, options: HttpServiceOptions): Running {
@@ -190,13 +190,20 @@ function guard(server: Server, { log, stallMs = STALL_MS }: HttpServiceOptions):
   })
 }
 
-async function close(server: Server, clock: Clock): Promise<void> {
-  if (!server.listening) return
+async function close({ server, end }: Running, clock: Clock): Promise<void> {
+  if (!server.listening) {
+    end?.()
+    return
+  }
   await new Promise(setImmediate) // TLS sends the last words of a stream a turn after they were said
   const { promise, resolve } = Promise.withResolvers<void>()
   server.close(() => resolve())
   server.closeIdleConnections()
-  const cancel = clock.after(STOP_GRACE_MS, () => server.closeAllConnections())
+  const cancel = clock.after(STOP_GRACE_MS, () => {
+    server.closeAllConnections()
+    end?.()
+  })
   await promise
   cancel()
+  end?.()
 }

@@ -8,13 +8,12 @@ import { KitError } from '#lib/errors.ts'
 import { parseMac } from '#lib/mac.ts'
 import type { Disk } from '#machine/machine.ts'
 import type { DiskPlan, Target } from '#machine/ports.ts'
-import { call, codeOf, curl, post, startHttp } from '#testing/http-fixture.ts'
+import { codeOf, startHttp } from '#testing/http-fixture.ts'
 
 import { formatDiskPlan, formatTarget, targetTag } from './machine-answers.ts'
 
 const MAC = parseMac('52:54:00:12:34:56')
 const DIGEST = 'ab'.repeat(32)
-const PATH = '/v1/machines/52-54-00-12-34-56'
 
 const TARGET: Target = {
   imageVersion: '2026.1',
@@ -23,6 +22,7 @@ const TARGET: Target = {
   mayReboot: false,
   isGood: true,
   powerwash: false,
+  secretsKept: 'persist',
   rateKiBps: 2048,
   arguments: 'kit.url=http://10.77.0.1:8080 console=tty0',
 }
@@ -85,6 +85,7 @@ test('formatTarget() puts the tag over all lines but itself and the time', (t) =
     'reboot no',
     'good yes',
     'powerwash no',
+    'secrets-kept persist',
     'rate 2048',
     'arguments kit.url=http://10.77.0.1:8080 console=tty0',
   ]
@@ -101,6 +102,8 @@ test('targetTag() differs with every field', (t) => {
     { mayReboot: true },
     { isGood: false },
     { powerwash: true },
+    { secretsDigest: 'ef'.repeat(32) },
+    { secretsKept: 'memory' },
     { rateKiBps: 0 },
     { arguments: '' },
   ]
@@ -109,8 +112,9 @@ test('targetTag() differs with every field', (t) => {
 })
 
 test('GET target answers as soon as the tag is another, and passes on which boot asks', async (t) => {
-  const { url, desk } = await startHttp(t)
-  const target = (query: string) => call(`${url}${PATH}/target?${query}`)
+  const { desk, machine } = await startHttp(t)
+  const own = await machine(MAC)
+  const target = (query: string) => own.call(`target?${query}`)
   desk.wanted = TARGET
   const known = targetTag(TARGET)
   t.regex(`${(await target('boot=b1&known=&wait=60')).body}`, new RegExp(`^tag ${known}\nimage 2026.1\n`))
@@ -127,18 +131,19 @@ test('GET target answers as soon as the tag is another, and passes on which boot
 })
 
 test('POST boots names the boot of a machine that started from its disk', async (t) => {
-  const { url, desk } = await startHttp(t)
-  const text = await curl('-d', '{"slot":"b"}', `${url}${PATH}/boots`)
-  t.is(text, 'boot boot-2\n')
+  const { desk, machine } = await startHttp(t)
+  const own = await machine(MAC)
+  t.is((await own.say('boots', { slot: 'b' })).body, 'boot boot-2\n')
   t.deepEqual(desk.calls, [['nameBoot', MAC, 'b']])
   for (const body of [{ slot: 'c' }, {}, { slot: null }]) {
-    t.is(codeOf(await call(`${url}${PATH}/boots`, post(body))), 'invalid-input')
+    t.is(codeOf(await own.say('boots', body)), 'invalid-input')
   }
-  t.is((await call(`${url}${PATH}/boots`)).headers.get('allow'), 'POST')
+  t.is((await own.call('boots')).headers.get('allow'), 'POST')
 })
 
 test('POST disks hands the report on, without what is empty, and answers with the plan', async (t) => {
-  const { url, desk } = await startHttp(t)
+  const { desk, machine } = await startHttp(t)
+  const own = await machine(MAC)
   desk.diskPlan = USE
   const report = { boot: 'b1', firmware: 'uefi', disks: [DISK] }
   const sent = {
@@ -156,18 +161,18 @@ test('POST disks hands the report on, without what is empty, and answers with th
       },
     ],
   }
-  const answer = await call(`${url}${PATH}/disks`, post(sent))
+  const answer = await own.say('disks', sent)
   t.is(answer.status, 200)
   t.is(answer.body, formatDiskPlan(USE))
   t.deepEqual(desk.calls, [['takeDisks', MAC, report]])
   desk.failure = new KitError('not-found', 'Cannot take these disks: boot b1 was never offered')
-  t.is((await call(`${url}${PATH}/disks`, post(sent))).status, 404)
+  t.is((await own.say('disks', sent)).status, 404)
 })
 
 test('POST disks takes a report of 32 KiB, cleans its texts, and refuses what is no disk', async (t) => {
-  const { url, desk } = await startHttp(t)
-  const disks = (...list: unknown[]) =>
-    call(`${url}${PATH}/disks`, post({ boot: 'b', firmware: 'bios', disks: list }))
+  const { desk, machine } = await startHttp(t)
+  const own = await machine(MAC)
+  const disks = (...list: unknown[]) => own.say('disks', { boot: 'b', firmware: 'bios', disks: list })
   const many = Array.from({ length: 100 }, (_, n) => ({ ...DISK, name: `sd${n}`, contents: [] }))
   t.is((await disks(...many, { ...DISK, model: 'x'.repeat(200) })).status, 200)
   t.is((await disks({ ...DISK, model: 'evil\u001b[31m', transport: '' })).status, 200)
@@ -192,9 +197,9 @@ test('POST disks takes a report of 32 KiB, cleans its texts, and refuses what is
 })
 
 test('POST check-in takes slots, checks and drift, and cuts what is too long instead of refusing it', async (t) => {
-  const { url, desk } = await startHttp(t)
-  const checkIn = (fields: object) =>
-    call(`${url}${PATH}/check-in`, post({ boot: 'b', phase: 'running', ...fields }))
+  const { desk, machine } = await startHttp(t)
+  const own = await machine(MAC)
+  const checkIn = (fields: object) => own.say('check-in', { boot: 'b', phase: 'running', ...fields })
   const fields = {
     slot: 'b',
     slots: {

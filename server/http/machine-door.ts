@@ -2,32 +2,47 @@
 
 import type { Clock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
-import { findMac, isGroupMac, type Mac } from '#lib/mac.ts'
-import type { MachineDesk, Target } from '#machine/ports.ts'
+import { findMac, isGroupMac, type Mac, macToPath } from '#lib/mac.ts'
+import type { Pace } from '#machine/pace.ts'
+import type { MachineDesk, Speaker, Target } from '#machine/ports.ts'
+import type { SecretsDesk } from '#machine/secret-ports.ts'
 
 import { type Exchange, requireMethod, sendNothing, sendText } from './exchange.ts'
+import { type IdentityDoor, serveIdentity } from './identity-door.ts'
+import { readWaitSeconds, waitForNews } from './long-poll.ts'
 import { formatDiskPlan, formatTarget, targetTag } from './machine-answers.ts'
 import { BOOT_ID, CHECK_IN, DISK_REPORT, NAMED_BOOT, STEP_REPORT } from './machine-shapes.ts'
 import { readBody } from './request-body.ts'
-import { WAIT_MAX_SECONDS, waitForTarget } from './target-wait.ts'
+import { sendSecrets } from './secrets-door.ts'
 
-export interface MachineDoor {
+export interface MachineDoor extends IdentityDoor {
   readonly desk: MachineDesk
+  readonly secretsDesk: SecretsDesk
   readonly clock: Clock
+  /** By address: words of those who have proved nothing. */
+  readonly unprovedPace: Pace
 }
 
 const BODY_MAX_BYTES = 16 * 1024
 /** A storage server has dozens of disks, each with its partitions. */
 const DISKS_MAX_BYTES = 32 * 1024
 
-type Serve = (exchange: Exchange, mac: Mac, door: MachineDoor) => Promise<void>
+/** Whose words these are; undefined for those of nobody knows whom, which only `isOpen` endpoints hear. */
+type Serve = (exchange: Exchange, mac: Mac, door: MachineDoor, by?: Speaker) => Promise<void>
 
-const ENDPOINTS: Readonly<Record<string, { readonly method: 'GET' | 'POST'; readonly serve: Serve }>> = {
-  events: { method: 'POST', serve: takeReport },
+interface Endpoint {
+  readonly method: 'GET' | 'POST'
+  readonly serve: Serve
+  readonly isOpen?: true
+}
+
+export const ENDPOINTS: Readonly<Record<string, Endpoint>> = {
+  events: { method: 'POST', serve: takeReport, isOpen: true },
   boots: { method: 'POST', serve: nameBoot },
   disks: { method: 'POST', serve: takeDisks },
   'check-in': { method: 'POST', serve: takeCheckIn },
   target: { method: 'GET', serve: tellTarget },
+  secrets: { method: 'GET', serve: sendSecrets },
 }
 
 export async function serveMachine(exchange: Exchange, path: string, door: MachineDoor): Promise<void> {
@@ -36,45 +51,93 @@ export async function serveMachine(exchange: Exchange, path: string, door: Machi
   if (mac === undefined || isGroupMac(mac)) {
     throw new KitError('invalid-input', "Cannot tell which machine this is: the path has no machine's MAC")
   }
+  if (what === 'identity' && rest.length <= 1) {
+    await serveIdentity(exchange, { mac, attempt: rest[0] }, door)
+    return
+  }
   const endpoint = Object.hasOwn(ENDPOINTS, what) && rest.length === 0 ? ENDPOINTS[what] : undefined
   if (endpoint === undefined) {
     throw new KitError('not-found', 'Cannot find this path: see docs/ports-and-endpoints.md')
   }
   requireMethod(exchange, endpoint.method)
-  await endpoint.serve(exchange, mac, door)
+  const by = await findSpeaker(exchange, mac, door)
+  if (by === undefined && endpoint.isOpen !== true) {
+    throw new KitError(
+      'identity-needed',
+      'Cannot take this: the machine must show its certificate, over HTTPS',
+      {
+        fix: `POST /v1/machines/${macToPath(mac)}/identity`,
+      },
+    )
+  }
+  if (by === undefined) takePace(exchange, door)
+  await endpoint.serve(exchange, by?.mac ?? mac, door, by)
 }
 
-async function takeReport({ request, response }: Exchange, mac: Mac, { desk }: MachineDoor): Promise<void> {
-  await desk.report(mac, await readBody(request, { shape: STEP_REPORT, maxBytes: BODY_MAX_BYTES }))
+/** Undefined without a certificate, and with one whose key is forgotten. Throws KitError `wrong-machine`. */
+async function findSpeaker(
+  { clientKey }: Exchange,
+  mac: Mac,
+  { identityDesk }: MachineDoor,
+): Promise<(Speaker & { readonly mac: Mac }) | undefined> {
+  const identity = clientKey === undefined ? undefined : identityDesk.identityOfKey(clientKey)
+  if (identity === undefined) return undefined
+  const { keySha256 } = identity
+  if (identityDesk.primaryOf(mac) === identity.mac) return { keySha256, mac: identity.mac }
+  await identityDesk.noteRefusal(mac, identity)
+  throw new KitError(
+    'wrong-machine',
+    `Cannot take this: the certificate is that of ${identity.mac}, not of ${mac}`,
+  )
+}
+
+function takePace({ request, response }: Exchange, { unprovedPace }: MachineDoor): void {
+  if (unprovedPace.take(request.socket.remoteAddress ?? '')) return
+  response.setHeader('Retry-After', 10)
+  throw new KitError(
+    'too-many-requests',
+    'Cannot take this: a machine that has not proved who it is says too much',
+  )
+}
+
+async function takeReport(exchange: Exchange, mac: Mac, { desk }: MachineDoor, by?: Speaker): Promise<void> {
+  const { request, response } = exchange
+  await desk.report(mac, await readBody(request, { shape: STEP_REPORT, maxBytes: BODY_MAX_BYTES }), by)
   sendNothing(response)
 }
 
-async function nameBoot({ request, response }: Exchange, mac: Mac, { desk }: MachineDoor): Promise<void> {
+async function nameBoot(exchange: Exchange, mac: Mac, { desk }: MachineDoor, by?: Speaker): Promise<void> {
+  const { request, response } = exchange
   const { slot } = await readBody(request, { shape: NAMED_BOOT, maxBytes: BODY_MAX_BYTES })
-  const { id } = await desk.nameBoot(mac, slot)
+  const { id } = await desk.nameBoot(mac, slot, by)
   sendText(response, `boot ${id}\n`)
 }
 
-async function takeDisks({ request, response }: Exchange, mac: Mac, { desk }: MachineDoor): Promise<void> {
+async function takeDisks(exchange: Exchange, mac: Mac, { desk }: MachineDoor, by?: Speaker): Promise<void> {
+  const { request, response } = exchange
   const report = await readBody(request, { shape: DISK_REPORT, maxBytes: DISKS_MAX_BYTES })
-  sendText(response, formatDiskPlan(await desk.takeDisks(mac, report)))
+  sendText(response, formatDiskPlan(await desk.takeDisks(mac, report, by)))
 }
 
-async function takeCheckIn({ request, response }: Exchange, mac: Mac, { desk }: MachineDoor): Promise<void> {
-  await desk.checkIn(mac, await readBody(request, { shape: CHECK_IN, maxBytes: BODY_MAX_BYTES }))
+async function takeCheckIn(exchange: Exchange, mac: Mac, { desk }: MachineDoor, by?: Speaker): Promise<void> {
+  const { request, response } = exchange
+  await desk.checkIn(mac, await readBody(request, { shape: CHECK_IN, maxBytes: BODY_MAX_BYTES }), by)
   sendNothing(response)
 }
 
 /** Nothing (204) when there is nothing the machine should run. */
-async function tellTarget(exchange: Exchange, mac: Mac, { desk, clock }: MachineDoor): Promise<void> {
+async function tellTarget(exchange: Exchange, mac: Mac, door: MachineDoor, by?: Speaker): Promise<void> {
+  const { desk, clock } = door
   const query = exchange.url.searchParams
-  const waitSeconds = Number(query.get('wait') ?? 0)
-  if (!Number.isInteger(waitSeconds) || waitSeconds < 0 || waitSeconds > WAIT_MAX_SECONDS) {
-    throw new KitError('invalid-input', `Cannot wait: wait is whole seconds, at most ${WAIT_MAX_SECONDS}`)
-  }
+  const waitSeconds = readWaitSeconds(query)
   const bootId = readBootId(query)
-  const look = () => (bootId === undefined ? desk.target(mac) : desk.target(mac, bootId))
-  const target = await waitForTarget(exchange, { desk, clock, look, isNews: newsFor(query), waitSeconds })
+  const isNews = newsFor(query)
+  const target = await waitForNews(exchange, {
+    look: () => desk.target(mac, bootId, by),
+    isNews: (found) => found !== undefined && isNews(found),
+    subscribe: (listener) => desk.onTargetChange(listener),
+    ...{ clock, waitSeconds },
+  })
   if (exchange.response.destroyed) return
   if (target === undefined) sendNothing(exchange.response)
   else sendText(exchange.response, formatTarget(target, clock.nowMs()))

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { statSync, writeFileSync } from 'node:fs'
-import { get } from 'node:http'
+import { get } from 'node:https'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 
@@ -10,11 +10,17 @@ import test from 'ava'
 import { KitError } from '#lib/errors.ts'
 import { parseMac } from '#lib/mac.ts'
 import type { Target } from '#machine/ports.ts'
-import { call, codeOf, curl, post, startHttp } from '#testing/http-fixture.ts'
+import { call, codeOf, curl, type HttpFixture, startHttp } from '#testing/http-fixture.ts'
 
 const MAC = parseMac('52:54:00:12:34:56')
 const DIGEST = 'ab'.repeat(32)
 const BOOT_PATH = '/boot/52-54-00-12-34-56.ipxe'
+
+async function speaker(machine: HttpFixture['machine']) {
+  const own = await machine(MAC)
+  const { keySha256 } = own.options.keys
+  return { to: (what: string, body: unknown) => own.say(what, body), keySha256 }
+}
 
 const wants = (wanted: Pick<Target, 'imageVersion' | 'bundleDigest'>): Target => ({
   ...wanted,
@@ -22,6 +28,7 @@ const wants = (wanted: Pick<Target, 'imageVersion' | 'bundleDigest'>): Target =>
   mayReboot: false,
   isGood: true,
   powerwash: false,
+  secretsKept: 'persist',
   rateKiBps: 0,
   arguments: '',
 })
@@ -66,8 +73,8 @@ test('a machine is told to wait when the server is in trouble', async (t) => {
 })
 
 test('machines report and check in; what is not as it should be is refused with the field at fault', async (t) => {
-  const { url, desk } = await startHttp(t)
-  const to = (what: string, body: unknown) => call(`${url}/v1/machines/52-54-00-12-34-56/${what}`, post(body))
+  const { desk, machine } = await startHttp(t)
+  const { to, keySha256 } = await speaker(machine)
   const report = { boot: 'b', step: '40-image', status: 'failed', seconds: 1.5, message: 'm', log: 'l\nl' }
   const checkIn = {
     boot: 'b',
@@ -85,6 +92,7 @@ test('machines report and check in; what is not as it should be is refused with 
     ['checkIn', MAC, checkIn],
     ['checkIn', MAC, { boot: 'b', phase: 'starting' }],
   ])
+  t.deepEqual(desk.speakers, [keySha256, keySha256, keySha256])
   const bad: [what: string, body: unknown, said: RegExp][] = [
     ['events', { ...report, step: 'Bad Step' }, /step/],
     ['events', { ...report, status: 'maybe' }, /status/],
@@ -106,8 +114,8 @@ test('machines report and check in; what is not as it should be is refused with 
 })
 
 test("a machine's words lose what a terminal would obey", async (t) => {
-  const { url, desk } = await startHttp(t)
-  const to = (what: string, body: unknown) => call(`${url}/v1/machines/52-54-00-12-34-56/${what}`, post(body))
+  const { desk, machine } = await startHttp(t)
+  const { to } = await speaker(machine)
   const report = { boot: 'b', step: 's', status: 'failed' }
   await to('events', { ...report, message: 'red \u001b[31m\nü\u009b', log: 'one\r\n\ttwo\u0007' })
   await to('check-in', { boot: 'b', phase: 'running', image: '7\u001b', rebootReasons: ['a\nb'] })
@@ -138,8 +146,9 @@ test('a body that never ends is refused at the limit', async (t) => {
 })
 
 test('the target is told at once when it differs, and as soon as it changes for one who waits', async (t) => {
-  const { url, desk } = await startHttp(t)
-  const target = (query: string) => call(`${url}/v1/machines/52-54-00-12-34-56/target?${query}`)
+  const { desk, machine } = await startHttp(t)
+  const own = await machine(MAC)
+  const target = (query: string) => own.call(`target?${query}`)
   t.is((await target('bundle=')).status, 204)
   desk.wanted = wants({ imageVersion: '7', bundleDigest: DIGEST })
   const text = new RegExp(`\\nimage 7\\nbundle ${DIGEST}\\n`)
@@ -156,16 +165,18 @@ test('the target is told at once when it differs, and as soon as it changes for 
 })
 
 test('a machine that stops waiting for its target leaves nothing behind, nor does a stop of the service', async (t) => {
-  const { url, desk, service } = await startHttp(t, { stallMs: 1_000 })
+  const { tlsUrl, authority, desk, service, machine } = await startHttp(t, { stallMs: 1_000 })
+  const own = await machine(MAC)
   desk.wanted = wants({ imageVersion: '7', bundleDigest: DIGEST })
-  const path = `${url}/v1/machines/52-54-00-12-34-56/target?bundle=${DIGEST}`
-  t.is((await call(`${path}&wait=2`)).status, 200, 'waiting is no stall')
-  const leaving = get(`${path}&wait=60`)
+  const path = `target?bundle=${DIGEST}`
+  t.is((await own.call(`${path}&wait=2`)).status, 200, 'waiting is no stall')
+  const tls = { ca: authority.pem, key: own.options.keys.key, cert: own.certificate ?? '' }
+  const leaving = get(`${tlsUrl}/v1/machines/52-54-00-12-34-56/${path}&wait=60`, tls)
   leaving.on('error', () => {})
   await desk.listening(1)
   leaving.destroy()
   await desk.listening(0)
-  const waiting = call(`${path}&wait=60`)
+  const waiting = own.call(`${path}&wait=60`)
   await desk.listening(1)
   await service.stop()
   t.is((await waiting).status, 200)

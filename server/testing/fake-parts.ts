@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path'
 import { KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { BootPlan } from '#machine/boot-plan.ts'
+import type { IdentityRule } from '#machine/identity.ts'
 import type {
   Bundle,
   Bundles,
@@ -19,6 +20,7 @@ import type {
   MachineView,
   MachineViews,
   Profiles,
+  Speaker,
   Target,
 } from '#machine/ports.ts'
 import type { Profile } from '#machine/profile.ts'
@@ -31,6 +33,8 @@ export class FakeDesk implements MachineDesk {
   failure: Error | undefined
   /** `[method, mac, argument]` of each call. */
   readonly calls: unknown[][] = []
+  /** By whose key each call was made; undefined for nobody knows whom. */
+  readonly speakers: (string | undefined)[] = []
   readonly listeners = new Set<() => void>()
   readonly #counted = new EventEmitter()
 
@@ -42,26 +46,26 @@ export class FakeDesk implements MachineDesk {
     }
   }
 
-  async nameBoot(...args: Parameters<MachineDesk['nameBoot']>) {
-    this.#note('nameBoot', args)
-    return { id: 'boot-2', mac: args[0], mintedMs: 2, plan: 'disk' as const }
+  async nameBoot(...[mac, slot, by]: Parameters<MachineDesk['nameBoot']>) {
+    this.#note('nameBoot', [mac, slot], by)
+    return { id: 'boot-2', mac, mintedMs: 2, plan: 'disk' as const }
   }
 
-  async takeDisks(...args: Parameters<MachineDesk['takeDisks']>) {
-    this.#note('takeDisks', args)
+  async takeDisks(...[mac, report, by]: Parameters<MachineDesk['takeDisks']>) {
+    this.#note('takeDisks', [mac, report], by)
     return this.diskPlan
   }
 
-  async report(...args: Parameters<MachineDesk['report']>) {
-    this.#note('report', args)
+  async report(...[mac, report, by]: Parameters<MachineDesk['report']>) {
+    this.#note('report', [mac, report], by)
   }
 
-  async checkIn(...args: Parameters<MachineDesk['checkIn']>) {
-    this.#note('checkIn', args)
+  async checkIn(...[mac, checkIn, by]: Parameters<MachineDesk['checkIn']>) {
+    this.#note('checkIn', [mac, checkIn], by)
   }
 
-  async target(...args: Parameters<MachineDesk['target']>) {
-    this.#note('target', args)
+  async target(...[mac, bootId, by]: Parameters<MachineDesk['target']>) {
+    this.#note('target', bootId === undefined ? [mac] : [mac, bootId], by)
     return this.wanted
   }
 
@@ -84,8 +88,9 @@ export class FakeDesk implements MachineDesk {
     for (const listener of this.listeners) listener()
   }
 
-  #note(method: string, args: readonly unknown[]) {
+  #note(method: string, args: readonly unknown[], by?: Speaker) {
     this.calls.push([method, ...args])
+    this.speakers.push(by?.keySha256)
     if (this.failure !== undefined) throw this.failure
   }
 }
@@ -104,10 +109,13 @@ export class FakeViews implements MachineViews {
 
 export class FakeProfiles implements Profiles {
   readonly assigned = new Map<Mac, string>()
+  identity: IdentityRule = 'mac-only'
 
   profileFor(mac: Mac): Profile {
     const role = this.assigned.get(mac)
-    return { mac, channel: 'stable', layers: [], settings: new Map(), ...(role !== undefined && { role }) }
+    const identity = { value: this.identity, layer: 'defaults', file: 'defaults/identity' }
+    const settings = new Map([['identity', identity]])
+    return { mac, channel: 'stable', layers: [], settings, ...(role !== undefined && { role }) }
   }
 
   explain(mac: Mac) {

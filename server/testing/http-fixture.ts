@@ -12,13 +12,20 @@ import { loadBootScripts } from '#http/boot-scripts.ts'
 import { createHttpService, type HttpServiceOptions } from '#http/http-service.ts'
 import { systemClock } from '#lib/clock.ts'
 import { silentLog } from '#lib/log.ts'
+import { type Mac, parseMac } from '#lib/mac.ts'
+import type { Authority } from '#machine/identity-ports.ts'
 import type { MachineView } from '#machine/ports.ts'
-import { openStore } from '#store/store.ts'
+import { openStore, type Store } from '#store/store.ts'
+import { createTpmVerifier } from '#tpm/verifier.ts'
 
+import { createIdentityBooks, createIdentityDomain } from '../identity-domain.ts'
+
+import { FakeIdentities } from './fake-identities.ts'
 import { FakeDesk, FakeFiles, FakeProfiles, FakeViews } from './fake-parts.ts'
 import { FakeImageStore, FakePowerwashes, FakeReleases } from './fake-releases.ts'
-import { FakeSecrets } from './fake-secrets.ts'
+import { secretParts } from './fake-secrets.ts'
 import { SERVER } from './registry-fixture.ts'
+import { machineKeys, TestMachine } from './test-machine.ts'
 import { callTls, type TlsInit, testTls } from './tls-fixture.ts'
 
 export type HttpFixture = Awaited<ReturnType<typeof startHttp>>
@@ -29,33 +36,25 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
   const store = await openStore({ file: join(folder, 'kit.db'), clock: systemClock, log: silentLog })
   const desk = new FakeDesk()
   const views = new FakeViews()
-  const secrets = new FakeSecrets()
   const profiles = new FakeProfiles()
   const files = new FakeFiles(folder)
   const socketFile = join(folder, 'kit.sock')
   const { authority, source: tls } = await testTls()
   const caFile = join(folder, 'ca.pem')
   writeFileSync(caFile, authority.pem)
+  const identityDomain = identityParts({ store, profiles, authority })
   const service = createHttpService({
-    listen: [
-      { address: '127.0.0.1', port: 0 },
-      { address: '127.0.0.1', port: 0, tls },
-      { socketFile, isTrusted: true },
-    ],
+    ...identityDomain,
+    listen: [FREE_PORT, { ...FREE_PORT, tls }, { socketFile, isTrusted: true }],
     desk,
     views,
     profiles,
     problems: () => profiles.problems(),
     bundles: files,
     images: files,
-    releases: new FakeReleases(),
-    powerwashes: new FakePowerwashes([]),
-    imageStore: new FakeImageStore(),
-    ...{ secretFiles: secrets, secretsKey: secrets, secretsDesk: secrets },
-    events: store.events,
-    leases: store.leases,
-    tokens: store.tokens,
-    audit: store.audit,
+    ...releaseParts(),
+    ...secretParts(),
+    ...{ events: store.events, leases: store.leases, tokens: store.tokens, audit: store.audit },
     serverConfig: () => [{ key: 'http/port', value: '8080', source: 'default' }],
     scripts: await loadBootScripts('boot/ipxe', SERVER),
     isFleetLockOn: true,
@@ -76,11 +75,12 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
   await service.start()
   const port = service.address()?.port ?? 0
   const tlsPort = service.tlsAddress()?.port ?? 0
+  const tlsUrl = `https://127.0.0.1:${tlsPort}`
   return {
     url: `http://127.0.0.1:${port}`,
     port,
     /** `caFile` is what its certificate comes from; `authority` signs clients' certificates. */
-    tlsUrl: `https://127.0.0.1:${tlsPort}`,
+    tlsUrl,
     tlsPort,
     caFile,
     authority,
@@ -91,9 +91,54 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
     views,
     profiles,
     files,
-    secrets,
     service,
+    ...identityDomain,
+    ...machinesOf(tlsUrl, authority),
   }
+}
+
+const releaseParts = () => ({
+  ...{ releases: new FakeReleases(), powerwashes: new FakePowerwashes([]) },
+  imageStore: new FakeImageStore(),
+})
+
+const FREE_PORT = { address: '127.0.0.1', port: 0 }
+
+const MAC = parseMac('52:54:00:12:34:56')
+
+function identityParts({ store, profiles, authority }: IdentityParts) {
+  const { book, attempts } = createIdentityBooks({ store: store.identities, clock: systemClock })
+  return createIdentityDomain({
+    ...{ book, attempts, profiles, authority, events: store.events },
+    tpm: createTpmVerifier({ clock: systemClock, log: silentLog }),
+    roster: { welcome: async () => {} },
+    clock: systemClock,
+    onChange: () => {},
+  })
+}
+
+interface IdentityParts {
+  readonly store: Store
+  readonly profiles: FakeProfiles
+  readonly authority: Authority
+}
+
+function machinesOf(tlsUrl: string, { pem: ca, fingerprint: caFingerprint }: Authority) {
+  const newMachine = async (mac: Mac = MAC, { keys = 0, macs = [mac] }: NewMachine = {}) =>
+    new TestMachine({ tlsUrl, ca, caFingerprint, mac, macs, keys: await machineKeys(keys) })
+  /** With its certificate, by the rule mac-only unless the test has set another. */
+  const machine = async (mac?: Mac, options?: NewMachine) => {
+    const made = await newMachine(mac, options)
+    await made.prove()
+    return made
+  }
+  return { newMachine, machine }
+}
+
+interface NewMachine {
+  /** Which of the process's keys. */
+  readonly keys?: number
+  readonly macs?: readonly Mac[]
 }
 
 /** The same with an admin token; `api` uses it, over HTTPS. */
@@ -116,12 +161,13 @@ export async function startHttpWithReleases(t: ExecutionContext) {
   releases.versions.push(IMAGE)
   releases.views.set(CHANNEL.name, CHANNEL)
   releases.rolloutViews = [ROLLOUT]
-  const http = await startHttpWithToken(t, { releases, imageStore, powerwashes })
+  const people = new FakeIdentities()
+  const http = await startHttpWithToken(t, { releases, imageStore, powerwashes, identities: people })
   const knowMachine = (view: MachineView) => {
     machines.push(view)
     http.views.machines.push(view)
   }
-  return { ...http, releases, imageStore, powerwashes, knowMachine }
+  return { ...http, releases, imageStore, powerwashes, knowMachine, people }
 }
 
 const IMAGE = {
