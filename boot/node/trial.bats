@@ -69,6 +69,9 @@ up() {
     # It went away shortly before the end: nobody is taken back for that.
     'passed:no 1850 1700 30|wait'
     'passed:no 2300 1700 30|good the server has not answered for 600 s'
+    # Not by a server that is away, either: it would be for good.
+    'keyless:no 1000 0 30|wait'
+    'keyless:yes 1800 1790 30|bad this image cannot use the key of the machine'
   )
   for each in "${cases[@]}"; do
     run with_parts trial -- "set -- ${each%|*}; decide_trial \"\$1\" \$2 \$3 \$4 600 1800 \${5:-0}"
@@ -140,6 +143,51 @@ up() {
   seen "$BATS_TEST_TMPDIR/log" '^slot b is good: the server has not answered for 0 s'
   becomes '[ "$(state_of b)" = good ]'
   becomes '[ ! -e "$KIT_OVERLAY/slots/b.attempts" ]'
+}
+
+@test "kit-agent calls a boot good alone when the server knows the machine no more, or is another" {
+  on_trial
+  mkdir -p "$KIT_LIVE/etc/kit"
+  echo ALONE_SECONDS=60 >"$KIT_LIVE/etc/kit/agent.conf"
+  cp -r "$KIT_ESP" "$NOTES/before"
+  want 2 "$KIT_BUNDLE" 'good no'
+  echo pair >"$FOLDER/identity"
+  touch "$FOLDER/forgotten"
+  start_agent
+  seen "$KIT_CONSOLE" '^kit: pairing code '
+  becomes '[ -e "$KIT_RUN/checks-passed" ]'
+  [ "$(state_of b)" = trying ]
+  # Long after the end of any trial.
+  up 5000
+  seen "$BATS_TEST_TMPDIR/log" '^slot b is good: the server has not answered for 60 s'
+  stop_agent
+  ! grep -q reboot "$NOTES/commands"
+  # On trial again, and the certificate at the other end is by another CA.
+  kill -- "-$(cat "$NOTES/identity.pid")"
+  rm -rf "$KIT_RUN/identity-needed" "$KIT_RUN/good-boot" "${KIT_ESP:?}"
+  cp -r "$NOTES/before" "$KIT_ESP"
+  [ "$(state_of b)" = trying ]
+  restart_server "$BATS_TEST_TMPDIR/other-ca"
+  start_agent
+  seen "$BATS_TEST_TMPDIR/log" '^Cannot believe the server'
+  seen "$BATS_TEST_TMPDIR/log" '^slot b is good: the server has not answered for 60 s'
+  ! grep -q reboot "$NOTES/commands"
+}
+
+@test "kit-agent condemns a slot whose image cannot use the key of the machine, and makes no other key meanwhile" {
+  on_trial
+  mv "$KIT_RUN/identity" "$KIT_PERSIST/machine/identity"
+  printf -- '-----BEGIN TSS2 PRIVATE KEY-----\n-----END TSS2 PRIVATE KEY-----\n' >"$KIT_PERSIST/machine/identity/key.pem"
+  mkdir -p "$KIT_LIVE/etc/kit"
+  echo TRIAL_SECONDS=40 >"$KIT_LIVE/etc/kit/agent.conf"
+  start_agent
+  seen "$KIT_RUN/key-unusable" '^Cannot use the key that is kept'
+  becomes '[ "$(wc -l <"$BATS_TEST_TMPDIR/naps")" -ge 2 ]'
+  [ "$(state_of b)" = trying ]
+  up 41
+  seen "$NOTES/commands" '^systemctl reboot$'
+  [ "$(field b reason)" = 'this image cannot use the key of the machine' ]
+  [ ! -e "$KIT_RUN/identity/key.pem" ] && ! grep -q kit-identity "$NOTES/commands"
 }
 
 @test "kit-agent condemns a slot whose unit fails, names it, and restarts" {

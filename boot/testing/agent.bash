@@ -125,7 +125,7 @@ becomes() {
   local left=300
   until eval "$1" 2>/dev/null; do
     left=$((left - 1))
-    [ "$left" -gt 0 ] || { echo "never: $1" && tail -n 50 "$FOLDER/reports" "$BATS_TEST_TMPDIR/log" && return 1; }
+    [ "$left" -gt 0 ] || { echo "never: $1"; tail -n 50 "$FOLDER/reports" "$BATS_TEST_TMPDIR/log"; return 1; }
     sleep 0.05
   done
 }
@@ -140,7 +140,7 @@ seen() {
   local left=400
   until grep -Eq -- "$2" "$1" 2>/dev/null; do
     left=$((left - 1))
-    [ "$left" -gt 0 ] || { tail -n 50 "$1" "$FOLDER/reports" "$BATS_TEST_TMPDIR/log" && return 1; }
+    [ "$left" -gt 0 ] || { tail -n 50 "$1" "$FOLDER/reports" "$BATS_TEST_TMPDIR/log"; return 1; }
     sleep 0.05
   done
 }

@@ -62,15 +62,16 @@ with_image_below() {
 
 # take_away PATH WAS WANTED: removes what the new bundle has no more, or has as something else than it was.
 take_away() {
-  local live="$KIT_LIVE/$1" kind
+  local live="$KIT_LIVE/$1" kind becomes
   kind_of "$live"
   kind="$KIND"
   kind_of "$3"
-  case "$kind$KIND" in
+  becomes="$KIND"
+  case "$kind$becomes" in
     -* | dd | [fl][fl]) return 0 ;;
   esac
   may_change "$1" "$2" "$3" || return 0
-  if [ "$kind$KIND" = d- ] && is_folder_of_secrets "$1"; then
+  if [ "$kind$becomes" = d- ] && is_folder_of_secrets "$1"; then
     # It goes with the last of them.
     printf '%s\n' "$1" >>"$KIT_SECRETS/made"
     return 0

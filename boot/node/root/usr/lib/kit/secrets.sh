@@ -1,7 +1,7 @@
 # The machine's secret files (docs/security.md, "Secrets"): fetched when the target names others than lie here, laid over the
 # root, kept on kit-persist for a start without the server. Needs secret-files.sh, api.sh, target.sh, change.sh.
 # shellcheck shell=dash
-# shellcheck disable=SC2153 # KIT_BOOT is the environment's, or name_boot's
+# shellcheck disable=SC2034,SC2153 # checked_in is the agent's; KIT_BOOT is the environment's, or name_boot's
 
 # Four times what the server sends at most.
 SECRETS_LIMIT_BYTES=16777216
@@ -38,7 +38,7 @@ change_secrets() {
     return 1
   fi
   lay_secrets "$1" 2>"$log"
-  secrets_failed=''
+  secrets_failed='' checked_in=''
   follow_up secrets "$KIT_SECRETS/owed" "$started"
 }
 
