@@ -349,6 +349,13 @@ up() {
   start_agent
   heard '^check-in {"boot":"from-disk-2"'
   seen "$FOLDER/asked" 'boot=from-disk-2'
+  # It is that of another key.
+  stop_agent
+  echo '403 from-disk-2' >"$FOLDER/refuse"
+  echo from-disk-3 >"$FOLDER/boots"
+  start_agent
+  heard '^check-in {"boot":"from-disk-3"'
+  [ ! -e "$KIT_RUN/identity-needed" ]
 }
 
 @test "kit-agent starts from the network for a powerwash, and not again and again" {

@@ -42,9 +42,7 @@ say_on_console() {
 
 # note_refusal STATUS FILE: the server does not take us for who we say we are; prove.sh goes on from there.
 note_refusal() {
-  if [ "$1" = 403 ] && grep -Eq '"code":"(identity-needed|wrong-machine)"' "$2" 2>/dev/null; then
-    : >"$KIT_RUN/identity-needed"
-  fi
+  if [ "$1" = 403 ] && grep -Eq '"code": ?"identity-needed"' "$2" 2>/dev/null; then : >"$KIT_RUN/identity-needed"; fi
 }
 
 # post ENDPOINT BODY [FILE]: prints the HTTP status, 000 without an answer; what was answered goes to FILE. The body goes by
@@ -80,6 +78,8 @@ name_boot() {
   [ -z "${KIT_BOOT:-}" ] || return 0
   rm -f "$answer"
   CHECK_IN_STATUS="$(post boots "{\"slot\":\"$KIT_SLOT\"}" "$answer")"
+  # There is no boot yet that could be another's: it is the name of the machine that is not believed.
+  [ "$CHECK_IN_STATUS" != 403 ] || : >"$KIT_RUN/identity-needed"
   [ "$CHECK_IN_STATUS" = 200 ] || return 1
   id="$(sed -n 's/^boot \([A-Za-z0-9_-]\{1,64\}\)$/\1/p' "$answer" | head -n 1)"
   [ -n "$id" ] || { CHECK_IN_STATUS=000 && return 1; }
