@@ -93,7 +93,7 @@ export class ApiAudit {
     })
     if (!isFirst) return
     const { events, log } = this.#options
-    log.warn({ token: info.id, name: info.name, address }, `a token must be revoked: ${message}`)
+    log.warn({ token: info.id, address }, `a token must be revoked: ${message}`)
     events
       .append({ kind: 'token-exposed', message, data: { token: info.id, address } })
       .catch((error: unknown) => log.error({ err: error }, 'Cannot write down that a token was exposed'))

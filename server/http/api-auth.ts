@@ -102,6 +102,6 @@ function addressOf({ socket }: IncomingMessage): string {
 function unauthorized(response: ServerResponse, reason: string, detail = ''): KitError {
   response.setHeader('WWW-Authenticate', `Bearer realm="kateskit"${detail}`) // RFC 6750 §3
   return new KitError('unauthorized', `Cannot use the API: ${reason}`, {
-    fix: 'kateskit token new <name>, on the server; then Authorization: Bearer <token>',
+    fix: 'kateskit token new <name>, on the server, makes one: KATESKIT_TOKEN, or Authorization: Bearer <token>',
   })
 }
