@@ -1,6 +1,7 @@
 // The HTTPS side of the service: its certificates, by the name a client asks for, also new ones while it runs.
 
 import { createServer, type Server, type ServerOptions } from 'node:https'
+import type { Socket } from 'node:net'
 import { createSecureContext, type SecureContext, type SecureContextOptions } from 'node:tls'
 
 import type { TlsMaterial, TlsSource } from '#machine/tls-ports.ts'
@@ -8,11 +9,13 @@ import type { TlsMaterial, TlsSource } from '#machine/tls-ports.ts'
 /** A handshake must be over by then; Node's own bound is two minutes. */
 const HANDSHAKE_TIMEOUT_MS = 15_000
 
-/** `stop` ends the following of the certificates. */
-export function createTlsServer(
-  source: TlsSource,
-  options: ServerOptions,
-): { readonly server: Server; readonly unfollow: () => void } {
+export interface TlsServer {
+  readonly server: Server
+  /** Ends all connections, and the following of the certificates. */
+  end(): void
+}
+
+export function createTlsServer(source: TlsSource, options: ServerOptions): TlsServer {
   const contexts = new Map<string, SecureContext>()
   const contextFor = (host: string): SecureContext | undefined => {
     const material = source.materialFor(host)
@@ -40,7 +43,22 @@ export function createTlsServer(
     contexts.clear()
     server.setSecureContext(contextOptions(source, source.material()))
   })
-  return { server, unfollow }
+  const connections = followConnections(server)
+  const end = () => {
+    unfollow()
+    for (const socket of connections) socket.destroy()
+  }
+  return { server, end }
+}
+
+/** `closeAllConnections` knows only those that are through their handshake; `close` waits for the others too. */
+function followConnections(server: Server): ReadonlySet<Socket> {
+  const connections = new Set<Socket>()
+  server.on('connection', (socket: Socket) => {
+    connections.add(socket)
+    socket.once('close', () => connections.delete(socket))
+  })
+  return connections
 }
 
 function contextOptions({ caPem }: TlsSource, { key, chain }: TlsMaterial): SecureContextOptions {
