@@ -169,6 +169,7 @@ test('takeDisks() remembers the disks, decides, and tells a refusal once', async
   await t.throwsAsync(all.desk.takeDisks(other, { boot: boot.id, firmware: 'bios', disks: [] }), {
     code: 'not-found',
   })
+  await all.desk.checkIn(mac, { boot: boot.id, phase: 'starting' })
   const later = (await all.desk.offerBoot(mac, {})).boot.id
   await all.desk.checkIn(mac, { boot: later, phase: 'starting' })
   await t.throwsAsync(report(all, boot.id, vda), { code: 'stale-boot' })
