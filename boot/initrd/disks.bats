@@ -112,6 +112,8 @@ is_installed() {
   netboot 'run_steps && cat "$KIT_RUN/env" "$KIT_NEWROOT/etc/motd" && ls -d "$KIT_NEWROOT/persist/volumes"'
   [ "$status" -eq 0 ] || failed
   [ "$output" = "KIT_URL=$KIT_URL
+KIT_TLS=$KIT_TLS
+KIT_CA=$KIT_CA
 KIT_MAC=$MAC
 KIT_BOOT=boot-1
 KIT_IMAGE=2025.11.1
@@ -125,6 +127,53 @@ $KIT_NEWROOT/persist/volumes" ]
   cp "$KIT_LIB/plans/install" "$KIT_LIB/plans/powerwash"
   netboot 'run_steps && run_steps'
   [ "$status" -eq 0 ] || failed
+}
+
+# prove_in_plans: the plans, short as they are, with the step that proves who the machine is; which is new.
+prove_in_plans() {
+  sed -i '1i 25-identity' "$KIT_LIB"/plans/install "$KIT_LIB"/plans/powerwash "$KIT_LIB"/plans/powerwash-all
+  sed -i 's/^REFUSED_SECONDS=.*/REFUSED_SECONDS=0.1/' "$KIT_LIB/steps/25-identity.sh"
+  rm -rf "$KIT_RUN/identity"
+}
+
+@test "nothing is written before the server knows who the machine is, which its consoles say" {
+  prove_in_plans
+  echo 'refuse its identity must be tpm-approved, and it shows no TPM' >"$FOLDER/identity"
+  in_disk_machine 'run_steps & machine=$!
+    until grep -q "asks again" "$KIT_DEV/ttyS0"; do sleep 0.1; done
+    blkid -p "$KIT_DEV/vda"; rm "$FOLDER/identity"; wait "$machine"'
+  [ "$status" -eq 0 ] || failed
+  # blkid found nothing.
+  [ -z "$output" ]
+  for console in tty0 ttyS0; do
+    grep -q '25-identity: Cannot prove who this machine is: its identity must be tpm-approved, and it shows no TPM (ask a person); asks again in 0.1 s$' "$KIT_DEV/$console"
+  done
+  is_installed
+}
+
+@test "the key is kept by an install, found by the netboots after it, and carried over a powerwash-all" {
+  prove_in_plans
+  install_once
+  [ "$(on kit-persist 'stat -c %a machine/identity machine/identity/key.pem | xargs')" = '700 600' ]
+  key="$(on kit-persist 'cat machine/identity/key.pem')"
+  for KIT_PLAN in powerwash powerwash-all live; do
+    rm -rf "$KIT_RUN/identity"
+    [ "$KIT_PLAN" != live ] || echo 25-identity >"$KIT_LIB/plans/live"
+    netboot
+    [ "$status" -eq 0 ] || failed
+    [ "$(cat "$KIT_RUN/identity/key.pem")" = "$key" ]
+    [ "$(on kit-persist 'cat machine/identity/key.pem')" = "$key" ]
+  done
+  grep -q 'has the key that is kept on its disk' "$KIT_DEV/ttyS0"
+}
+
+@test "a machine that is known by another MAC goes on with that one" {
+  prove_in_plans
+  echo 'machine 52:54:00:00:00:99' >"$FOLDER/identity"
+  netboot 'run_steps && echo "$KIT_MAC"'
+  [ "$status" -eq 0 ] || failed
+  [ "$(tail -n 1 <<<"$output")" = 52-54-00-00-00-99 ]
+  grep -q 'is known as 52-54-00-00-00-99' "$KIT_DEV/ttyS0"
 }
 
 @test "a BIOS that starts from a disk whose install was cut is handed back to, and goes on to the network" {
@@ -420,7 +469,8 @@ TABLE
   in_disk_machine run_steps
   [ "$status" -eq 0 ] || failed
   is_installed
-  [ "$(on kit-persist 'ls')" = lost+found ]
+  [ "$(on kit-persist 'ls | xargs')" = 'lost+found machine' ]
+  [ "$(on kit-persist 'ls machine')" = identity ]
   [ "$(wipefs --noheadings --output TYPE "$(device_of kit-containers)")" = ext4 ]
 }
 
