@@ -27,7 +27,7 @@ interface Route {
   readonly serve: (exchange: Exchange, rest: string, doors: Doors) => Promise<void> | void
 }
 
-const ROUTES: readonly Route[] = [
+export const ROUTES: readonly Route[] = [
   { prefix: '/boot/', serve: serveBoot },
   { prefix: '/loaders/', serve: serveLoader },
   { prefix: '/images/', serve: serveImage },
