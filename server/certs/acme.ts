@@ -31,6 +31,8 @@ export interface AcmeOptions extends AcmeSettings {
 const MINUTE_MS = 60_000
 /** Let's Encrypt takes five failures an hour for one name; after a day of them nobody is in a hurry. */
 const RETRY_MS = { first: 15 * MINUTE_MS, most: 12 * 60 * MINUTE_MS }
+/** How often the authority is asked whether it is done: after one second, two, four … */
+const POLLS = { backoffMin: 1_000, backoffMax: 30_000, backoffAttempts: 12 }
 const REQUEST_TIMEOUT_MS = 30_000
 /** An authority may ask us to wait for hours (Retry-After), but not to forget the rest meanwhile. */
 const ORDER_TIMEOUT_MS = 15 * MINUTE_MS
@@ -78,7 +80,7 @@ export class AcmeCertificate implements KeptCertificate {
     const nowMs = clock.nowMs()
     if (!this.#isDue(nowMs) || nowMs < this.#nextTryMs) return {}
     try {
-      const material = await this.#withinTime(this.#order())
+      const material = await withinTime(this.#order())
       await writeKeyFile(this.#certificateFile, material)
       this.#material = material
       this.#failures = 0
@@ -107,7 +109,7 @@ export class AcmeCertificate implements KeptCertificate {
     const { directoryUrl, email, name } = this.#options
     await checkDirectory(directoryUrl)
     acme.axios.defaults.timeout = REQUEST_TIMEOUT_MS
-    const client = new acme.Client({ directoryUrl, accountKey: await this.#accountKey() })
+    const client = new acme.Client({ directoryUrl, accountKey: await this.#accountKey(), ...POLLS })
     const [key, csr] = await acme.crypto.createCsr(
       { commonName: name, altNames: [name] },
       await acme.crypto.createPrivateEcdsaKey('P-256'),
@@ -139,17 +141,17 @@ export class AcmeCertificate implements KeptCertificate {
     await writeFileAtomically(this.#accountFile, made, 0o600)
     return made
   }
+}
 
-  async #withinTime<Result>(work: Promise<Result>): Promise<Result> {
-    const { promise, reject } = Promise.withResolvers<never>()
-    const cancel = this.#options.clock.after(ORDER_TIMEOUT_MS, () =>
-      reject(new Error(`nothing came of it in ${ORDER_TIMEOUT_MS / MINUTE_MS} minutes`)),
-    )
-    try {
-      return await Promise.race([work, promise])
-    } finally {
-      cancel()
-    }
+/** By the time of the wire, which no clock that jumps changes. */
+async function withinTime<Result>(work: Promise<Result>): Promise<Result> {
+  const signal = AbortSignal.timeout(ORDER_TIMEOUT_MS)
+  const { promise, reject } = Promise.withResolvers<never>()
+  signal.onabort = () => reject(new Error(`nothing came of it in ${ORDER_TIMEOUT_MS / MINUTE_MS} minutes`))
+  try {
+    return await Promise.race([work, promise])
+  } finally {
+    signal.onabort = null
   }
 }
 
