@@ -16,6 +16,7 @@ import { TurnedClock } from '#testing/turned-clock.ts'
 import { ChunkPool } from './chunk-pool.ts'
 import { ConnectionLimit, type ConnectionLimits } from './connection-limit.ts'
 import { sendFile } from './file-sender.ts'
+import { WaitSeats } from './wait-seats.ts'
 
 const PLENTY = { burst: 1_000_000, perSecond: 1_000_000 }
 const LIMITS: ConnectionLimits = {
@@ -146,6 +147,23 @@ for (const transport of ['plain', 'tls'] as const) {
     t.regex(await health('--interface', '127.0.0.2'), /"ok"/)
   })
 }
+
+test('WaitSeats.take() ends the oldest wait of a machine that has too many, and forgets those that are over', (t) => {
+  const seats = new WaitSeats(2)
+  const ended: string[] = []
+  const wait = (key: string, name: string) => seats.take(key, () => void ended.push(name))
+  const [first, second] = [wait('a', 'a1'), wait('a', 'a2')]
+  wait('b', 'b1')
+  t.deepEqual(ended, [])
+  wait('a', 'a3')
+  t.deepEqual(ended, ['a1'])
+  first()
+  t.is(seats.size, 3)
+  second()
+  wait('a', 'a4')
+  t.deepEqual(ended, ['a1'], 'there was room')
+  t.is(seats.size, 3)
+})
 
 test('sendFile() lends no more chunks than it may to clients that do not read, and sends the others whole files', async (t) => {
   const { folder } = await startHttp(t)

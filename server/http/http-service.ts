@@ -25,6 +25,7 @@ import { type Doors, serveRequest } from './front-door.ts'
 import { KernelWatch } from './kernel-watch.ts'
 import { type ListenOn, listen } from './listener.ts'
 import { createTlsServer } from './tls-server.ts'
+import { WaitSeats } from './wait-seats.ts'
 
 export interface HttpServiceOptions extends ApiParts {
   readonly listen: readonly ListenOn[]
@@ -78,6 +79,8 @@ const CHUNKS = { chunkBytes: 512 * 1024, idleChunks: 64, lentChunks: 128 }
 
 /** Of one address: many machines may have begun behind one, and each begins anew twice a minute at most. */
 const IDENTITY_PACE = { atOnce: 600, oneEveryMs: 200 }
+/** Of one machine, or one that is on its way to be one: an agent has one, and another that is over but not gone yet. */
+const WAITS_MAX = 4
 /** A boot says some 40 things before it has proved who it is. */
 const UNPROVED_PACE = { atOnce: 400, oneEveryMs: 500 }
 
@@ -88,6 +91,7 @@ export function createHttpService(options: HttpServiceOptions): HttpService {
     ...options,
     identityPace: new Pace(options.clock, IDENTITY_PACE),
     unprovedPace: new Pace(options.clock, UNPROVED_PACE),
+    waitSeats: new WaitSeats(WAITS_MAX),
     api,
     tlsPort: () => addressOf(true)?.port ?? 0,
     kernels: new KernelWatch(options.events),

@@ -13,12 +13,14 @@ import { clientAddress, type Exchange, requireMethod, sendText } from './exchang
 import { readWaitSeconds, waitForNews } from './long-poll.ts'
 import { plain, shortText } from './machine-texts.ts'
 import { readBody } from './request-body.ts'
+import type { WaitSeats } from './wait-seats.ts'
 
 export interface IdentityDoor {
   readonly identityDesk: IdentityDesk
   readonly clock: Clock
   /** By address: reading a request takes arithmetic. */
   readonly identityPace: Pace
+  readonly waitSeats: WaitSeats
 }
 
 const BODY_MAX_BYTES = 16 * 1024
@@ -91,7 +93,7 @@ async function stepOf(
     look: () => identityDesk.look(mac, attempt),
     isNews: ({ kind }: IdentityStep) => kind !== 'waiting',
     subscribe: (listener) => identityDesk.onAttemptChange(listener),
-    ...{ clock, waitSeconds: readWaitSeconds(url.searchParams) },
+    ...{ clock, waitSeconds: readWaitSeconds(url.searchParams), seats: door.waitSeats, key: attempt },
   })
   return step
 }

@@ -4,6 +4,7 @@ import type { Clock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 
 import { type Exchange, inSilence } from './exchange.ts'
+import type { WaitSeats } from './wait-seats.ts'
 
 export const WAIT_MAX_SECONDS = 60
 
@@ -16,6 +17,9 @@ export interface LongPoll<Found> {
   /** Whether the machine does not have this already. */
   readonly isNews: (found: Found) => boolean
   readonly waitSeconds: number
+  /** Where it counts, and as whose; one that is ended for a newer one is answered with what there is. */
+  readonly seats: WaitSeats
+  readonly key: string
 }
 
 /** The `wait` of a query. Throws KitError `invalid-input`. */
@@ -28,7 +32,7 @@ export function readWaitSeconds(query: URLSearchParams): number {
 /** Resolves with what there is when it is news, when the time is up, when the client leaves or the service stops. */
 export async function waitForNews<Found>(
   { response, stopping }: Pick<Exchange, 'response' | 'stopping'>,
-  { subscribe, clock, look, isNews, waitSeconds }: LongPoll<Found>,
+  { subscribe, clock, look, isNews, waitSeconds, seats, key }: LongPoll<Found>,
 ): Promise<Found> {
   let isOver = waitSeconds === 0 || response.destroyed
   let hasChanged = false
@@ -42,6 +46,7 @@ export async function waitForNews<Found>(
     hasChanged = true
     wake()
   })
+  const leave = seats.take(key, end)
   const cancelTimer = clock.after(waitSeconds * 1000, end)
   response.once('close', end)
   stopping.addEventListener('abort', end)
@@ -59,6 +64,7 @@ export async function waitForNews<Found>(
       }
     })
   } finally {
+    leave()
     unsubscribe()
     cancelTimer()
     response.off('close', end)

@@ -127,7 +127,7 @@ async function takeCheckIn(exchange: Exchange, mac: Mac, { desk }: MachineDoor, 
 
 /** Nothing (204) when there is nothing the machine should run. */
 async function tellTarget(exchange: Exchange, mac: Mac, door: MachineDoor, by?: Speaker): Promise<void> {
-  const { desk, clock } = door
+  const { desk, clock, waitSeats: seats } = door
   const query = exchange.url.searchParams
   const waitSeconds = readWaitSeconds(query)
   const bootId = readBootId(query)
@@ -136,7 +136,7 @@ async function tellTarget(exchange: Exchange, mac: Mac, door: MachineDoor, by?: 
     look: () => desk.target(mac, bootId, by),
     isNews: (found) => found !== undefined && isNews(found),
     subscribe: (listener) => desk.onTargetChange(listener),
-    ...{ clock, waitSeconds },
+    ...{ clock, waitSeconds, seats, key: mac },
   })
   if (exchange.response.destroyed) return
   if (target === undefined) sendNothing(exchange.response)

@@ -14,6 +14,9 @@ import type { Service } from '#lib/service.ts'
 const MDNS_GROUP = '224.0.0.251'
 const MDNS_PORT = 5353
 
+/** All hosts of a LAN talk to the group, and each has a few questions when it starts. */
+const MESSAGES_PER_SECOND = 200
+
 /** What one label of a name holds (RFC 6763 §4.1.1). */
 const LABEL_BYTES = 63
 
@@ -31,6 +34,8 @@ export interface MdnsOptions {
   /** Tells this server from every other, such as a UUID; its first characters become part of the names. */
   readonly id: string
   readonly log: Log
+  /** For tests of what it does with each; default 200. */
+  readonly messagesPerSecond?: number
 }
 
 /** `start` resolves when questions are heard; the name is probed for first (RFC 6762 §8.1), so answers begin a second later. */
@@ -40,6 +45,7 @@ export function createMdnsService(options: MdnsOptions): Service {
     name: 'mdns',
     async start() {
       const socket = await openGroupSocket()
+      limitMessages(socket, options.messagesPerSecond ?? MESSAGES_PER_SECOND)
       running = announce(socket, options)
     },
     async stop() {
@@ -50,6 +56,23 @@ export function createMdnsService(options: MdnsOptions): Service {
       await new Promise<void>((resolve) => bonjour.unpublishAll(() => resolve()))
       await new Promise<void>((resolve) => bonjour.destroy(() => resolve()))
     },
+  }
+}
+
+/**
+ * RFC 6762 §6 wants no record sent more than once a second; the package answers every question. Questions beyond
+ * a few are as good as lost: who asks in earnest asks again (§5.2).
+ */
+export function limitMessages(socket: Socket, perSecond: number, nowMs = () => performance.now()): void {
+  const emit = socket.emit.bind(socket) as (...words: unknown[]) => boolean
+  let second = -1
+  let heard = 0
+  socket.emit = (event: string, ...words: unknown[]) => {
+    if (event !== 'message') return emit(event, ...words)
+    const now = Math.floor(nowMs() / 1000)
+    heard = now === second ? heard + 1 : 1
+    second = now
+    return heard <= perSecond && emit(event, ...words)
   }
 }
 

@@ -16,7 +16,7 @@ import { mutations } from '#testing/captured-dhcp.ts'
 import { linesOf } from '#testing/lan.ts'
 import { addNeighbour, enterOwnNetwork, type Neighbour } from '#testing/own-network.ts'
 
-import { createMdnsService } from './advertise.ts'
+import { createMdnsService, limitMessages } from './advertise.ts'
 
 const TLS = { tlsPort: 8443, fingerprint: 'ca'.repeat(32) }
 
@@ -165,6 +165,7 @@ test.serial('createMdnsService() answers after 20,000 mutated packets', async (t
   const service = createMdnsService({
     ...{ name: 'KatesKit', ip: parseIpv4('10.9.0.1'), port: 8080, ...TLS, version: '1' },
     ...{ id: 'a1b2c3d4-0000-4000-8000-000000000000', log: silentLog },
+    messagesPerSecond: 1_000_000,
   })
   t.teardown(() => service.stop())
   const announced = hear(isResponse)
@@ -197,4 +198,25 @@ test.serial('createMdnsService() says so when the port is taken and not shared',
   t.like(error, { code: 'conflict', fix: 'ss -ulpn sport = :5353' })
   await service.stop()
   taken.close()
+})
+
+test('limitMessages() lets 200 messages a second through, and everything else', (t) => {
+  const socket = createSocket('udp4')
+  let nowMs = 10_000
+  limitMessages(socket, 200, () => nowMs)
+  let [heard, others] = [0, 0]
+  socket.on('message', () => heard++)
+  socket.on('error', () => others++)
+  const flood = () => {
+    for (let n = 0; n < 1_000; n++) socket.emit('message', Buffer.alloc(0), {} as never)
+    return heard
+  }
+  t.is(flood(), 200)
+  nowMs = 10_999
+  t.is(flood(), 200)
+  nowMs = 11_000
+  t.is(flood(), 400)
+  socket.emit('error', new Error('told all the same'))
+  t.is(others, 1)
+  socket.close()
 })
