@@ -94,7 +94,7 @@ test('start() names a key that is missing or damaged, and puts no other in its p
     t.true(error?.message.includes(file))
     t.truthy(error?.fix)
   }
-  await refused(/it is not there, and \/profiles\/x\.age was encrypted for it/, '/profiles/x.age')
+  await refused(/it is not there, and \/profiles\/x\.age can be opened by no new one/, '/profiles/x.age')
   t.deepEqual(await readdir(folder), [])
   await startKey(folder)
   const good = await readFile(file, 'utf8')

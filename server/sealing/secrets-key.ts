@@ -73,7 +73,7 @@ async function openKey({ directory, findSealed, log }: SecretsKeyOptions): Promi
     return key
   }
   const sealed = await findSealed()
-  if (sealed !== undefined) throw unusable(file, `it is not there, and ${sealed} was encrypted for it`)
+  if (sealed !== undefined) throw unusable(file, `it is not there, and ${sealed} can be opened by no new one`)
   return makeKey(file, log).catch((error: unknown) => {
     throw unusable(file, describeError(error))
   })
