@@ -136,6 +136,31 @@ test('loadConfig() wants a pool in server mode', async (t) => {
   t.regex(problem ?? '', /config\/dhcp\/pool or KATESKIT_DHCP_POOL: .*dhcp\/mode is server/)
 })
 
+test('loadConfig() wants one whole source for the certificate of https/name, and a port of its own for HTTPS', async (t) => {
+  const cwd = await makeFiles(t)
+  const own = { 'https/name': 'kit.example.org', 'https/certificate': 'a.pem', 'https/key': 'a.key' }
+  const acme = { 'https/name': 'kit.example.org', 'https/acme-directory': 'https://ca.example.org/dir' }
+  const rows: [overrides: Record<string, string>, problem: RegExp | undefined][] = [
+    [own, undefined],
+    [acme, undefined],
+    [{ ...acme, 'https/acme-email': 'kate@example.org' }, undefined],
+    [{ ...own, 'https/key': '' }, /Cannot use https\/certificate .*a\.pem: https\/key is not set/],
+    [{ ...own, 'https/certificate': '' }, /Cannot use https\/key .*a\.key: https\/certificate is not set/],
+    [{ ...own, ...acme }, /Cannot use ACME beside https\/certificate/],
+    [{ ...own, 'https/name': '' }, /without https\/name/],
+    [{ ...acme, 'https/name': '' }, /without https\/name/],
+    [{ 'https/name': 'kit' }, /neither https\/certificate nor https\/acme-directory is set/],
+    [{ ...acme, 'https/acme-directory': 'http://ca.example.org' }, /must be a URL \(https:\/\/\)/],
+    [{ ...acme, 'https/acme-email': 'kate' }, /must be an e-mail address/],
+    [{ 'https/port': '8080' }, /Cannot serve HTTPS on 8080: http\/port is the same/],
+  ]
+  for (const [overrides, problem] of rows) {
+    const problems = problemsOf({ cwd, env: {}, overrides })
+    if (problem === undefined) t.deepEqual(problems, [])
+    else t.regex(problems.join('\n'), problem)
+  }
+})
+
 test('loadConfig() wants the directory when KATESKIT_CONFIG names it', async (t) => {
   const cwd = await makeFiles(t, { 'etc/log/level': 'debug' })
   t.is(loadConfig({ cwd, env: { KATESKIT_CONFIG: 'etc' } }).values['log/level'], 'debug')

@@ -4,8 +4,6 @@ import { createHash, X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
-import acme from 'acme-client'
-
 import { writeFileAtomically } from '#lib/atomic-file.ts'
 import type { Clock } from '#lib/clock.ts'
 import { describeError, KitError, systemErrorCode } from '#lib/errors.ts'
@@ -108,8 +106,10 @@ export class AcmeCertificate implements KeptCertificate {
   async #order(): Promise<TlsMaterial> {
     const { directoryUrl, email, name } = this.#options
     await checkDirectory(directoryUrl)
+    // Loaded by whoever wants it: it brings half of what this server loads otherwise.
+    const { default: acme } = await import('acme-client')
     acme.axios.defaults.timeout = REQUEST_TIMEOUT_MS
-    const client = new acme.Client({ directoryUrl, accountKey: await this.#accountKey(), ...POLLS })
+    const client = new acme.Client({ directoryUrl, accountKey: await this.#accountKey(acme), ...POLLS })
     const [key, csr] = await acme.crypto.createCsr(
       { commonName: name, altNames: [name] },
       await acme.crypto.createPrivateEcdsaKey('P-256'),
@@ -131,7 +131,7 @@ export class AcmeCertificate implements KeptCertificate {
   }
 
   /** Made once: the authority knows us by it. */
-  async #accountKey(): Promise<string> {
+  async #accountKey(acme: Pick<typeof import('acme-client'), 'crypto'>): Promise<string> {
     const kept = await readFile(this.#accountFile, 'utf8').catch((error: unknown) => {
       if (systemErrorCode(error) === 'ENOENT') return undefined
       throw error

@@ -224,6 +224,16 @@ async function temporaryFolder(t: ExecutionContext): Promise<string> {
   return folder
 }
 
+test('ca prints what others compare, and where the certificate lies', async (t) => {
+  const { socketFile, authority, caFile } = await startHttp(t)
+  const { run } = cli({ KATESKIT_HTTP_CONTROL_SOCKET: socketFile })
+  const out = `fingerprint  ${authority.fingerprint}\ncertificate  ${caFile}\n`
+  t.deepEqual(await run('ca'), { code: 0, out, err: '' })
+  const { out: json } = await run('ca', '--json')
+  const { pem, fingerprint } = authority
+  t.deepEqual(JSON.parse(json), { pem, fingerprint, file: caFile })
+})
+
 test('bin/kateskit works through a symbolic link from another directory', async (t) => {
   const folder = await temporaryFolder(t)
   await symlink(join(PROJECT, 'bin/kateskit'), join(folder, 'kit'))

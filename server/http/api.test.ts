@@ -79,7 +79,7 @@ test('each route of the API wants a token, answers with one, and over the contro
 })
 
 test('answers of the API say what docs/ports-and-endpoints.md says', async (t) => {
-  const { api, views, profiles, files, store } = await startHttpWithToken(t)
+  const { api, views, profiles, files, store, authority, caFile } = await startHttpWithToken(t)
   views.machines.push(MACHINE)
   const bundle = files.setBundle('tar')
   const lease = {
@@ -97,6 +97,7 @@ test('answers of the API say what docs/ports-and-endpoints.md says', async (t) =
     ['/machines/525400123456/config', { values: profiles.explain(MAC), problems }],
     ['/machines/525400123456/overlay', { digest: bundle.digest, files: [] }],
     ['/config', { values: [{ key: 'http/port', value: '8080', source: 'default' }], problems }],
+    ['/ca', { pem: authority.pem, fingerprint: authority.fingerprint, file: caFile }],
     ['/roles', { roles: ['control-plane', 'worker'] }],
     ['/leases', { leases: [lease] }],
     ['/events', { events: [] }],
