@@ -4,7 +4,9 @@ import { PassThrough } from 'node:stream'
 
 import test, { type ExecutionContext } from 'ava'
 
+import { parseIpv4 } from '#lib/ipv4.ts'
 import { parseMac } from '#lib/mac.ts'
+import type { Attempt } from '#machine/identity.ts'
 import type { Slot } from '#machine/machine.ts'
 import type { ChannelView, MachineView, RolloutView } from '#machine/ports.ts'
 import { cli, typing } from '#testing/cli-fixture.ts'
@@ -36,6 +38,18 @@ const UPDATING: MachineView = {
     bundleDigest: DIGEST,
   },
   ...{ slot: 'a', slots: { a: slot('good'), b: slot('trying', { tries: 2 }) } },
+  identity: {
+    tier: 'paired',
+    sinceMs: 0,
+    by: 'control socket',
+    keySha256: 'c'.repeat(64),
+    macs: [MAC, OTHER],
+  },
+}
+
+const ATTEMPT: Attempt = {
+  ...{ id: 'a1', mac: MAC, address: parseIpv4('10.0.0.9'), state: 'waiting', isConflict: true },
+  ...{ keySha256: 'd'.repeat(64), sinceMs: 0 },
 }
 
 async function withServer(t: ExecutionContext, input = '') {
@@ -263,10 +277,10 @@ const CHANNEL: ChannelView = {
 
 test('renderMachines() shows both slots, the image that is wanted, and the bundle', (t) => {
   t.deepEqual(renderMachines([UPDATING, { ...VIEW, mac: OTHER, hostname: 'two' }], 12_000), [
-    'MAC                HOSTNAME  ROLE    STATE    A/B           IMAGE          CHANNEL  BUNDLE  SEEN',
-    '52:54:00:12:34:56  one       worker  running  good*/trying  1.4.2 → 1.4.3  stable   ok      12 s',
+    'MAC                HOSTNAME  ROLE    STATE    TIER    A/B           IMAGE          CHANNEL  BUNDLE  SEEN',
+    '52:54:00:12:34:56  one       worker  running  paired  good*/trying  1.4.2 → 1.4.3  stable   ok      12 s',
     '    → image 1.4.3-00ff00ff',
-    '52:54:00:12:34:57  two       worker  running  -             -              stable   -       -',
+    '52:54:00:12:34:57  two       worker  running  -       -             -              stable   -       -',
   ])
 })
 
@@ -307,7 +321,7 @@ test('renderMachines() says below a machine what a person may want to do somethi
   t.notRegex(renderMachines([UPDATING], 10 * 60_000).join(' '), /silent/)
 })
 
-test('renderMachines() fits 100 columns whatever is in it', (t) => {
+test('renderMachines() fits the table’s width whatever is in it', (t) => {
   const widest: MachineView = {
     ...UPDATING,
     ...{ hostname: 'h'.repeat(63), role: 'r'.repeat(63), channel: 'c'.repeat(63), state: 'discovered' },
@@ -320,8 +334,16 @@ test('renderMachines() fits 100 columns whatever is in it', (t) => {
   const [, line = ''] = renderMachines([usual], 1000)
   t.is(
     line,
-    '52:54:00:12:34:56  kit-12-34-56  contr…  running  good*/trying  1.4.2 → 1.4.3  stable   ok      1 s',
+    '52:54:00:12:34:56  kit-12-34-56  contr…  running  paired  good*/trying  1.4.2 → 1.4.3  stable   ok      1 s',
   )
+})
+
+test('renderMachines() says which machines wait for a person, and for what', (t) => {
+  const notesWith = (attempt: Partial<Attempt>) =>
+    renderMachines([{ ...VIEW, attempts: [{ ...ATTEMPT, ...attempt }] }], 0).slice(2, 3)
+  t.deepEqual(notesWith({ isConflict: false }), [`    kateskit pair ${MAC} <code on its console>`])
+  t.regex(`${notesWith({})}`, /another key than the known one: kateskit pair .*--replace/)
+  t.deepEqual(notesWith({ state: 'refused' }), [`    its TPM is not approved: kateskit approve ${MAC}`])
 })
 
 test('formatFittedTable() cuts in order, no further than it must, and marks what it cut', (t) => {
@@ -352,6 +374,7 @@ test('renderMachine() tells everything', (t) => {
       b: slot('bad', { tries: 0, reason: 'panic' }),
     },
     powerwash: { requestedMs: 0, persistence: 'wipe' },
+    attempts: [ATTEMPT],
     disks: [
       {
         ...{
@@ -379,6 +402,10 @@ test('renderMachine() tells everything', (t) => {
     'Address    -',
     'Firmware   uefi-x64',
     'UUID       u',
+    'Identity   paired by control socket, 5 s ago',
+    `Key        ${'c'.repeat(64)}`,
+    'Other MACs 52:54:00:12:34:57',
+    'Waiting    another key than the known one: kateskit pair 52:54:00:12:34:56 <code on its console> --replace, or leave it out',
     'Image      1.4.2-8f2c11aa → 1.4.3-00ff00ff',
     `Bundle     ${DIGEST}`,
     'Slot a     good, image 1.4.2-8f2c11aa, bundle bbbbbbbbbbbb, running',
@@ -395,8 +422,9 @@ test('renderMachine() tells everything', (t) => {
   t.like(renderMachine({ ...unknown, isInstalled: false, drift: [] }, 0), {
     1: 'Role       none: kateskit assign <machine> <role>',
     3: 'State      running for 0 s, never checked in',
-    8: 'Slots      its disk is being made new',
-    9: 'Drift      none',
+    6: 'Identity   it has not proved who it is',
+    9: 'Slots      its disk is being made new',
+    10: 'Drift      none',
   })
 })
 

@@ -10,6 +10,7 @@ import { addCaCommand } from './ca-command.ts'
 import type { CliIo } from './cli-io.ts'
 import { connect } from './connect.ts'
 import { runConsole } from './console-command.ts'
+import { addIdentityCommands } from './identity-commands.ts'
 import { addImageCommands } from './image-commands.ts'
 import { type LabCommandOptions, runLab } from './lab-command.ts'
 import { addMachineCommands } from './machine-commands.ts'
@@ -44,6 +45,7 @@ export function buildProgram(io: CliIo, args: readonly string[]): Command {
   addStartCommands(program, io)
   const server = () => connect(io, program.opts())
   addMachineCommands(program, io, server)
+  addIdentityCommands(program, io, server)
   addReleaseCommands(program, io, server)
   addImageCommands(program, io, server)
   addQueryCommands(program, io, server)

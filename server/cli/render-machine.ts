@@ -4,6 +4,7 @@ import { describeBytes } from '#machine/amounts.ts'
 import type { Disk, Slot } from '#machine/machine.ts'
 import type { MachineView, PlanView } from '#machine/ports.ts'
 
+import { describeAttempt } from './render-identities.ts'
 import { ago, span } from './time-words.ts'
 
 /** Each line `[name, value]`; a name that is empty goes on with what is above. */
@@ -17,6 +18,7 @@ export function renderMachine(machine: MachineView, nowMs: number): string[] {
     ...toLines([
       ...profileFields(machine),
       ...stateFields(machine, nowMs),
+      ...identityFields(machine, nowMs),
       ...systemFields(machine),
       ...slotFields(machine),
       ...listFields('Drift', machine.drift?.length === 0 ? ['none'] : machine.drift),
@@ -56,6 +58,20 @@ function stateFields(machine: MachineView, nowMs: number): Fields {
     ['Address', address ?? '-'],
     ['Firmware', firmware ?? '-'],
     ...listFields('UUID', uuid === undefined ? undefined : [uuid]),
+  ]
+}
+
+function identityFields({ mac, identity, attempts = [] }: MachineView, nowMs: number): Fields {
+  const known =
+    identity === undefined
+      ? 'it has not proved who it is'
+      : `${identity.tier} by ${identity.by}, ${ago(nowMs - identity.sinceMs)}`
+  const others = identity?.macs.filter((each) => each !== mac) ?? []
+  return [
+    ['Identity', known],
+    ...listFields('Key', identity === undefined ? undefined : [identity.keySha256]),
+    ...listFields('Other MACs', others),
+    ...listFields('Waiting', attempts.map(describeAttempt)),
   ]
 }
 

@@ -3,18 +3,20 @@
 import type { MachineView } from '#machine/ports.ts'
 
 import { cut, formatFittedTable } from './fitted-table.ts'
+import { describeAttempt } from './render-identities.ts'
 import { plural } from './render-releases.ts'
 import { ago, span } from './time-words.ts'
 
 /** The agent of a running machine checks in every five minutes; three missed ones are news. */
 const SILENT_AFTER_MS = 15 * 60_000
 
-export const TABLE_WIDTH = 100
+export const TABLE_WIDTH = 108
 
-const HEADER = ['MAC', 'HOSTNAME', 'ROLE', 'STATE', 'A/B', 'IMAGE', 'CHANNEL', 'BUNDLE', 'SEEN']
+const HEADER = ['MAC', 'HOSTNAME', 'ROLE', 'STATE', 'TIER', 'A/B', 'IMAGE', 'CHANNEL', 'BUNDLE', 'SEEN']
 
 /** What is least missed goes first; the whole of it is in `kateskit machines <machine>`. */
 const CUTS = [
+  { column: 'TIER', min: 6 },
   { column: 'ROLE', min: 6 },
   { column: 'CHANNEL', min: 7 },
   { column: 'HOSTNAME', min: 9 },
@@ -31,6 +33,7 @@ export function renderMachines(machines: readonly MachineView[], nowMs: number):
     machine.hostname,
     machine.role ?? '-',
     machine.state,
+    machine.identity?.tier ?? '-',
     slotsText(machine),
     imageText(machine),
     machine.channel,
@@ -77,6 +80,7 @@ function notesOf(machine: MachineView, nowMs: number): string[] {
   const silentMs = nowMs - (lastCheckInMs ?? nowMs)
   const bad = (['a', 'b'] as const).filter((name) => slots?.[name].state === 'bad')
   return [
+    ...(machine.attempts ?? []).map(describeAttempt),
     ...wantedNote(machine),
     ...(state === 'running' && silentMs > SILENT_AFTER_MS ? [`silent for ${span(silentMs)}`] : []),
     ...(rebootReasons.length > 0 ? [`needs a reboot: ${rebootReasons.join('; ')}`] : []),
