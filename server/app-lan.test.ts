@@ -12,21 +12,25 @@ import test, { type ExecutionContext } from 'ava'
 
 import { type Clock, systemClock } from '#lib/clock.ts'
 import { silentLog } from '#lib/log.ts'
+import { parseMac } from '#lib/mac.ts'
 import type { Event } from '#machine/event.ts'
 import type { MachineView } from '#machine/ports.ts'
 import { curl } from '#testing/http-fixture.ts'
 import { type Lan, makeLan } from '#testing/lan.ts'
 import { enterOwnNetwork } from '#testing/own-network.ts'
+import { machineKeys, TestMachine } from '#testing/test-machine.ts'
 
 import { type App, createApp } from './app.ts'
 import { loadConfig } from './config.ts'
 
 const BASE = 'http://10.77.0.1:8080'
+const TLS_BASE = 'https://10.77.0.1:8443'
 const KNOWN = '02-4b-69-74-00-01'
 const UNKNOWN = '02-4b-69-74-00-99'
 
 const TREE = {
   'profiles/defaults/boot': 'live\n',
+  'profiles/defaults/identity': 'mac-only\n',
   'profiles/defaults/root/etc/motd': 'one\n',
   'profiles/roles/worker/kernel-arguments': 'quiet\n',
   [`profiles/machines/${KNOWN}/role`]: 'worker\n',
@@ -109,20 +113,30 @@ function argumentsOf(text: string): ReadonlyMap<string, string> {
   return new Map(line.split(' ').map((word) => [word.split('=')[0] ?? '', word.replace(/^[^=]*=/, '')]))
 }
 
-/** Resolves with the status of the answer. */
-function say(mac: string, what: string, body: unknown): Promise<string> {
-  const status = ['-o', '/dev/null', '-w', '%{http_code}']
-  return curl(...status, '-d', JSON.stringify(body), `${BASE}/v1/machines/${mac}/${what}`)
+/** A machine with its certificate. */
+async function proved(home: string, mac: string): Promise<TestMachine> {
+  const { pem: ca, fingerprint: caFingerprint } = (await api(home, '/ca')) as Record<
+    'pem' | 'fingerprint',
+    string
+  >
+  const words = { tlsUrl: TLS_BASE, ca, caFingerprint, mac: parseMac(mac) }
+  const machine = new TestMachine({ ...words, keys: await machineKeys() })
+  await machine.prove()
+  return machine
 }
 
-const target = (mac: string, query: string) => curl(`${BASE}/v1/machines/${mac}/target?${query}`)
+const target = async (machine: TestMachine, query: string) =>
+  `${(await machine.call(`target?${query}`)).body}`
 
 /** What a target says of one thing. */
 const lineOf = (text: string, name: string) => new RegExp(`^${name} (.*)$`, 'm').exec(text)?.[1] ?? ''
 
 /** Resolves, with the answer to come, once the server has the question: what follows wakes the one who waits. */
-async function awaitTarget(mac: string, known: string): Promise<{ readonly answer: Promise<string> }> {
-  const answer = target(mac, `known=${known}&wait=15`)
+async function awaitTarget(
+  machine: TestMachine,
+  known: string,
+): Promise<{ readonly answer: Promise<string> }> {
+  const answer = target(machine, `known=${known}&wait=15`)
   await curl(`${BASE}/healthz`)
   return { answer }
 }
@@ -195,9 +209,11 @@ test.serial('a machine boots, runs, takes over a changed bundle, and is known af
   t.deepEqual(await download(`/bundles/${bundle}.tar`), { digest: bundle, names: 'etc etc/motd' })
 
   const boot = given.get('kit.boot')
-  t.is(await say(KNOWN, 'check-in', { boot, phase: 'starting' }), '204')
-  t.is(await say(KNOWN, 'events', { boot, step: '40-image', status: 'done', seconds: 1 }), '204')
-  t.is(await say(KNOWN, 'check-in', { boot, phase: 'running', image: '0.1.0', bundle }), '204')
+  const machine = await proved(home, KNOWN)
+  const say = async (what: string, body: unknown) => `${(await machine.say(what, body)).status}`
+  t.is(await say('check-in', { boot, phase: 'starting' }), '204')
+  t.is(await say('events', { boot, step: '40-image', status: 'done', seconds: 1 }), '204')
+  t.is(await say('check-in', { boot, phase: 'running', image: '0.1.0', bundle }), '204')
   t.like(await machineOf(home, KNOWN), {
     state: 'running',
     role: 'worker',
@@ -205,26 +221,27 @@ test.serial('a machine boots, runs, takes over a changed bundle, and is known af
     wantedBundle: bundle,
   })
 
-  const now = await target(KNOWN, `boot=${boot}`)
+  const now = await target(machine, `boot=${boot}`)
   t.deepEqual([lineOf(now, 'image'), lineOf(now, 'bundle'), lineOf(now, 'good')], ['0.1.0', bundle, 'yes'])
-  const waiting = await awaitTarget(KNOWN, `${lineOf(now, 'tag')}&boot=${boot}`)
+  const waiting = await awaitTarget(machine, `${lineOf(now, 'tag')}&boot=${boot}`)
   await writeFiles(home, { 'profiles/roles/worker/root/etc/role': 'worker\n' })
   const changed = lineOf(await waiting.answer, 'bundle')
   t.not(changed, bundle)
   t.deepEqual(await download(`/bundles/${changed}.tar`), { digest: changed, names: 'etc etc/motd etc/role' })
   t.is((await download(`/bundles/${bundle}.tar`)).digest, bundle, 'the one before is still there')
-  t.is(await say(KNOWN, 'check-in', { boot, phase: 'running', bundle: changed }), '204')
+  t.is(await say('check-in', { boot, phase: 'running', bundle: changed }), '204')
 
   await app.stop()
   await serve(t, home)
   t.like(await machineOf(home, KNOWN), { state: 'running', bundleDigest: changed, wantedBundle: changed })
-  t.is(await say(KNOWN, 'check-in', { boot, phase: 'running', bundle: changed }), '204')
-  t.is(lineOf(await target(KNOWN, `known=${lineOf(now, 'tag')}&wait=15`), 'bundle'), changed)
+  t.is(await say('check-in', { boot, phase: 'running', bundle: changed }), '204')
+  t.is(lineOf(await target(machine, `known=${lineOf(now, 'tag')}&wait=15`), 'bundle'), changed)
   t.deepEqual(await kindsOf(home), {
     'server-started': 2,
     'image-imported': 1,
     'channel-promoted': 1,
     'machine-discovered': 1,
+    'identity-issued': 1,
     'boot-script-sent': 1,
     'checked-in': 2,
     'step-done': 1,
@@ -240,23 +257,26 @@ test.serial('an unknown machine goes on to its disk until a person gives it a ro
   await serve(t, home)
   t.regex(await script(UNKNOWN), /going on to the local disk/)
   t.like(await machineOf(home, UNKNOWN), { state: 'discovered', firmware: 'uefi-x64' })
-  const waiting = await awaitTarget(UNKNOWN, '')
+  const waiting = await awaitTarget(await proved(home, UNKNOWN), '')
   await api(home, `/machines/${UNKNOWN}/role`, '-X', 'PUT', '-d', '{"role": "worker"}')
   t.is(lineOf(await waiting.answer, 'image'), '0.1.0')
   t.is(argumentsOf(await script(UNKNOWN)).get('kit.mac'), UNKNOWN)
   t.is((await kindsOf(home))['role-assigned'], 1)
-  t.is(await target('02-4b-69-74-00-77', 'wait=0'), '', 'never seen')
 })
 
 test.serial(
   'a machine is held with the reason while its layer or overlay is in error, which is told once',
   async (t) => {
-    const home = await makeHome(t, { ...TREE, 'profiles/roles/worker/boot': 'nonsense' })
+    const home = await makeHome(t)
+    const before = await serve(t, home)
+    const machine = await proved(home, KNOWN)
+    await before.stop()
+    await writeFiles(home, { 'profiles/roles/worker/boot': 'nonsense' })
     await serve(t, home)
     for (let asked = 0; asked < 3; asked += 1) {
       t.regex(await script(KNOWN), /waiting: roles\/worker is in error: Cannot use boot: "nonsense"/)
     }
-    const mended = await awaitTarget(KNOWN, '')
+    const mended = await awaitTarget(machine, '')
     await writeFiles(home, { 'profiles/roles/worker/boot': 'live' })
     t.is(lineOf(await mended.answer, 'image'), '0.1.0')
     t.true(argumentsOf(await script(KNOWN)).has('kit.boot'))
