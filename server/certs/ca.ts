@@ -18,7 +18,7 @@ const KEY_FILE = 'ca.key'
 export const DAY_MS = 24 * 60 * 60 * 1000
 const LIFE_MS = 3_652 * DAY_MS
 /** Machines whose clock is this late still believe a new certificate (docs/security.md, "TLS"). */
-export const BACKDATED_MS = DAY_MS
+export const BACKDATED_MS = 24 * 60 * 60 * 1000
 const WARN_BEFORE_MS = 365 * DAY_MS
 
 const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n?/

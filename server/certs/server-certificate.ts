@@ -78,7 +78,7 @@ export async function makeServerCertificate(
 }
 
 /** Why another is to be made, or undefined while this one is good. What it holds beyond what is wanted does no harm. */
-export function findRenewalReason(
+function findRenewalReason(
   { key, chain }: TlsMaterial,
   { ca, wanted, nowMs }: { readonly ca: Ca; readonly wanted: ServerNames; readonly nowMs: number },
 ): string | undefined {
