@@ -14,7 +14,7 @@ follow_secrets() {
   # Before anything that may fail: a copy that must not be there goes at once.
   if [ -z "$digest" ] || [ "$(target_value secrets-kept)" = memory ]; then forget_kept_secrets; fi
   if [ "$digest" != "$(placed_secrets)" ]; then
-    if [ "$digest" = "${secrets_failed:-}" ] && [ "$(seconds_now)" -lt "$secrets_until" ]; then return 0; fi
+    if [ "wanted $digest" = "${secrets_failed:-}" ] && [ "$(seconds_now)" -lt "$secrets_until" ]; then return 0; fi
     change_secrets "$digest" || return 0
   fi
   if [ -n "$digest" ] && [ "$(target_value secrets-kept)" != memory ]; then keep_secrets; fi
@@ -29,6 +29,8 @@ placed_secrets() {
 change_secrets() {
   local started log="$KIT_RUN/secrets.log"
   started="$(seconds_now)"
+  # Hooks write into it, too, and what they say may be secret.
+  rm -f "$log" && (umask 077 && : >"$log")
   # Never the digest: whoever reads the history could try short secrets against it.
   report secrets started
   if ! fetch_secrets "$1" >"$log" 2>&1; then
@@ -44,8 +46,8 @@ change_secrets() {
 
 # put_off_secrets DIGEST: each pause is longer than the last.
 put_off_secrets() {
-  [ "${secrets_failed:-}" = "$1" ] || secrets_pause="$FAILED_SECONDS"
-  secrets_failed="$1"
+  [ "${secrets_failed:-}" = "wanted $1" ] || secrets_pause="$FAILED_SECONDS"
+  secrets_failed="wanted $1"
   secrets_until=$(($(seconds_now) + secrets_pause))
   secrets_pause=$((secrets_pause * 2 < FAILED_LIMIT_SECONDS ? secrets_pause * 2 : FAILED_LIMIT_SECONDS))
 }
@@ -102,7 +104,7 @@ lay_secrets() {
 resume_secrets() {
   [ -s "$KIT_SECRETS/owed" ] && [ "$(placed_secrets)" != interrupted ] || return 0
   echo 'finishes a change of secret files that was interrupted'
-  : >"$KIT_RUN/secrets.log"
+  rm -f "$KIT_RUN/secrets.log" && (umask 077 && : >"$KIT_RUN/secrets.log")
   follow_up secrets "$KIT_SECRETS/owed" "$(seconds_now)"
 }
 
