@@ -29,6 +29,7 @@ test('machines go from image to image, come back from a bad one by themselves, a
       ...machineFiles(UEFI.mac, { canary: 'yes\n' }),
       ...machineFiles(BIOS.mac, { canary: 'yes\n' }),
       'machines/02-4b-69-74-00-99/role': 'worker\n',
+      'machines/02-4b-69-74-00-99/identity': 'mac-only\n',
     },
   })
   const { client } = lan.network.server
@@ -36,7 +37,7 @@ test('machines go from image to image, come back from a bad one by themselves, a
   const vms = await Promise.all([UEFI, BIOS].map((machine) => lan.powerOn(machine, withDisk(lan, machine))))
   const start = await lan.fromNow()
   for (const { mac } of [UEFI, BIOS]) await start.untilRunning(mac)
-  const paper = await startPaperMachine(lan.network.netns)
+  const paper = await startPaperMachine(t, lan.network.netns)
   await paper.runs(first, (await client.machine(paper.mac)).wantedBundle ?? '')
 
   // 1 → 2
