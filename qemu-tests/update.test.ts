@@ -87,15 +87,18 @@ test('machines go from image to image, come back from a bad one by themselves, a
     t.like((await step.waitFor('updated', mac)).data, { from: VARIANTS.next, to: VARIANTS.later })
   }
 
-  // A slot that was good and is damaged on the disk: the other one starts.
+  // A slot that was good and is damaged on the disk: the other one starts, and writes it anew.
   await switchOff(lan, vms)
   await damagePartition(machineDisk(lan, UEFI).file, { label: 'kit-root-a', ...FIRST_FILES })
   await damagePartition(machineDisk(lan, BIOS).file, { label: 'kit-root-a', ...SQUASHFS_START })
   step = await lan.fromNow()
   await Promise.all([UEFI, BIOS].map((machine) => lan.powerOn(machine, withDisk(lan, machine))))
   for (const { mac } of [UEFI, BIOS]) {
-    const machine = await step.untilView(mac, ({ slot }) => slot === 'b')
-    t.like(machine, { imageVersion: VARIANTS.next, slots: { a: { state: 'bad' } } })
-    t.regex(machine.slots?.a.reason ?? '', /damaged/)
+    const { data, message } = await step.waitFor('slot-bad', mac)
+    t.like(data, { slot: 'a', image: VARIANTS.later })
+    t.regex(message, /damaged/)
+    await step.untilView(mac, ({ slot, slots, imageVersion }) => {
+      return slot === 'a' && slots?.a.state === 'good' && imageVersion === VARIANTS.later
+    })
   }
 })
