@@ -100,11 +100,14 @@ test('a client is known by the key of a certificate that our CA signed for clien
   for (const [what, certificate, answer] of cases)
     for (const version of ['--tlsv1.3', '--tls-max 1.2'])
       t.is(await ask(certificate, ...version.split(' ')), answer, `${what}, ${version}`)
-  // Node 24 cuts these off: the failed check of the signature stays behind in OpenSSL's queue of errors.
+  // Node 24 cuts some of these off: the failed check of the signature stays behind in OpenSSL's queue of errors.
   const cut = { message: /Empty reply|Connection reset|bad decrypt|alert/ }
   for (const certificate of [certify(forged), certify(self)])
-    for (const version of ['--tlsv1.3', '--tls-max 1.2'])
-      await t.throwsAsync(ask(certificate, ...version.split(' ')), cut)
+    for (const version of ['--tlsv1.3', '--tls-max 1.2']) {
+      const answer = ask(certificate, ...version.split(' '))
+      if ((await answer.catch(() => 'cut')) === 'cut') await t.throwsAsync(answer, cut)
+      else t.is(await answer, 'none')
+    }
   t.is(await ask(certify(ca)), KEY_SHA256, 'which does nothing to the others')
   await t.throwsAsync(ask(certify(ca), '--tlsv1.0', '--tls-max', '1.1', '--ciphers', 'DEFAULT:@SECLEVEL=0'), {
     message: /alert protocol version|unsupported protocol/,
