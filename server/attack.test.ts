@@ -149,7 +149,11 @@ async function inParallel<Item>(items: readonly Item[], work: (item: Item) => Pr
 test.serial('a machine that has proved who it is gets its secrets, and another has none', async (t) => {
   const own = await VICTIM.install()
   t.is(own.status, 200, own.text)
-  t.true(own.bytes.includes(SECRET_FILE))
+  t.deepEqual(findSecrets(own.bytes, secrets), ['file'])
+  for (const form of ['base64', 'hex'] as const) {
+    const hidden = Buffer.from(`x${SECRET_FILE}y`).toString(form)
+    t.deepEqual(findSecrets(Buffer.from(`"${hidden}"`), secrets), ['file'], 'it is found in disguise')
+  }
   const others = await TRAITOR.install()
   t.false(others.bytes.includes(SECRET_FILE))
   t.is((await lan.api(`/machines/${VICTIM.mac}`)).status, 200)
