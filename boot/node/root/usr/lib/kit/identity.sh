@@ -68,7 +68,7 @@ get_ca() {
     complain "Cannot get the certificate of the server's CA: no answer from $KIT_URL" || return 2
   fi
   # Written anew from the first certificate: who is in between could add one of his own after it.
-  if ! openssl x509 -in "$answer" -out "$fresh"; then
+  if ! (umask 077 && openssl x509 -in "$answer" -out "$fresh"); then
     complain "Cannot believe the server at $KIT_URL: its CA certificate cannot be read" || return 1
   fi
   found="$(certificate_fingerprint "$fresh")"
@@ -114,7 +114,7 @@ load_identity() {
   for name in $KEY_FILES; do
     [ ! -e "$kept/$name" ] || copy_private "$kept/$name" "$KIT_IDENTITY/$name" || return 1
   done
-  if is_tpm_key; then write_tpm_conf || return 1; fi
+  if is_tpm_key; then (umask 077 && write_tpm_conf) || return 1; fi
   if ! key_works 2>"$KIT_IDENTITY/key.error"; then
     forget_key
     complain "Cannot use the key that is kept: $(grep . "$KIT_IDENTITY/key.error" | head -n 1)" || return 1
