@@ -31,6 +31,35 @@ programs() {
   done
 }
 
+@test "every library of initrd-programs.txt that is opened at run time finds what it is linked to" {
+  unpack_initrd
+  libraries=$(awk '$1 ~ /\.so/ { print $1 }' "$recipe/initrd-programs.txt")
+  [ "$(wc -l <<<"$libraries")" -ge 2 ]
+  for library in $libraries; do
+    run chroot "$work/initrd" /lib64/ld-linux-x86-64.so.2 --list "$library"
+    echo "$library: $status $output"
+    [ "$status" = 0 ]
+    [[ $output != *'not found'* ]]
+  done
+}
+
+@test "the initrd's programs make a key, a certificate request and a certificate" {
+  unpack_initrd
+  mknod "$work/initrd/dev/null" c 1 3
+  mknod "$work/initrd/dev/urandom" c 1 9
+  run chroot "$work/initrd" /bin/sh -euc '
+    PATH=/bin:/sbin KIT_LIB=/lib/kit KIT_RUN=/run KIT_MAC=52-54-00-12-34-56 KIT_TLS=https://127.0.0.1:1
+    for library in lib json disk identity kept; do . "$KIT_LIB/$library.sh"; done
+    work=$KIT_IDENTITY
+    make_key
+    make_request
+    read_request -verify -noout
+    cat "$work/body"'
+  echo "$output"
+  [ "$status" = 0 ]
+  [[ $output == *'verify OK'* && $output == *'{"csr":"-----BEGIN CERTIFICATE REQUEST-----'*'"macs":["52:54:00:12:34:56"],'* ]]
+}
+
 @test "no applet of busybox hides a program of initrd-programs.txt, but for mke2fs, which is called mkfs.ext4" {
   unpack_initrd
   [ "$(programs | grep -xF -f <(chroot "$work/initrd" /bin/busybox --list))" = mke2fs ]
