@@ -6,7 +6,7 @@ import { KitError } from '#lib/errors.ts'
 import { type Exchange, inSilence } from './exchange.ts'
 import type { WaitSeats } from './wait-seats.ts'
 
-export const WAIT_MAX_SECONDS = 60
+const WAIT_MAX_SECONDS = 60
 
 export interface LongPoll<Found> {
   /** Called after any change that may be news; returns what unsubscribes. */
