@@ -59,7 +59,7 @@ bring_identity() {
     say "cannot tell the server: $(tail -n 1 "$KIT_RUN/identity-error")"
     return 1
   fi
-  read -r KIT_MAC <"$KIT_IDENTITY/mac"
+  if [ -s "$KIT_IDENTITY/mac" ]; then read -r KIT_MAC <"$KIT_IDENTITY/mac"; fi
   export KIT_MAC
   if clock_is_off; then set_clock "$(server_time)"; fi
   if ! certificate_is_due || prove_identity 0 2>"$KIT_RUN/identity-error"; then return 0; fi

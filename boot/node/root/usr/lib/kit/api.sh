@@ -119,13 +119,15 @@ ask_target() {
   note_seconds answered
 }
 
-# own_address: of the interface with the machine's MAC, or nothing.
+# own_address: of the interface with the machine's MAC, or the one it reaches the server from (it may be known by the MAC of a
+# card that is not plugged in), or nothing.
 own_address() {
   local path wanted
   wanted="$(printf '%s' "$KIT_MAC" | tr - :)"
   for path in "${KIT_SYS:-/sys}"/class/net/*; do
     [ "$(cat "$path/address" 2>/dev/null)" = "$wanted" ] || continue
-    ip -4 -o addr show dev "${path##*/}" scope global | sed -n 's|.* inet \([0-9.]*\)[/ ].*|\1|p' | head -n 1
-    return 0
+    ip -4 -o addr show dev "${path##*/}" scope global | sed -n 's|.* inet \([0-9.]*\)[/ ].*|\1|p' | head -n 1 | grep . && return 0
   done
+  ip -4 -o route get "$(printf '%s' "$KIT_URL" | sed 's|^http://||; s|:[0-9]*$||')" 2>/dev/null |
+    sed -n 's|.* src \([0-9.]*\) .*|\1|p' | grep -v '^127\.' || true
 }
