@@ -10,6 +10,7 @@ import { Consultant } from '#machine/consultant.ts'
 import { Desk } from '#machine/desk.ts'
 import { Fleet } from '#machine/fleet.ts'
 import type { Authority, TpmVerifier } from '#machine/identity-ports.ts'
+import { MachineAudit } from '#machine/machine-audit.ts'
 import type { Bundles, ImageStore, Powerwashes, Profiles, Releases } from '#machine/ports.ts'
 import { PowerwashDesk } from '#machine/powerwash-desk.ts'
 import { ReleaseBook } from '#machine/release-book.ts'
@@ -57,6 +58,7 @@ export interface Domain extends IdentityDomain {
 export function createDomain(parts: DomainParts): Domain {
   const { store, tree: profiles, overlays: bundles, secrets, images, clock, log, server } = parts
   const { machines, events } = store
+  const audit = new MachineAudit(store.audit, clock)
   const queue = createKeyedQueue<Mac>()
   const book = new ReleaseBook(store.releases)
   // The machines come from the roster, which asks the fleet for what they should run.
@@ -76,6 +78,7 @@ export function createDomain(parts: DomainParts): Domain {
   const isSound = (version: string) => book.quarantineOf(version) === undefined
   const desk = new Desk({
     ...{ roster, machines, events, consultant, fleet, secrets, rollouts, isSound, queue, clock, server },
+    audit,
     primaryOf: (mac) => known.book.primaryOf(mac),
   })
   const all = () => roster.all()
@@ -87,7 +90,7 @@ export function createDomain(parts: DomainParts): Domain {
     ...{ roster, profiles, consultant, fleet, events, queue, clock, server, onChange },
   })
   const identityDomain = createIdentityDomain({
-    ...{ book: known.book, attempts: known.attempts, roster, profiles, events, clock, onChange },
+    ...{ book: known.book, attempts: known.attempts, roster, profiles, events, audit, clock, onChange },
     ...{ authority: parts.authority, tpm: parts.tpm },
   })
   const secretsDesk = createSecretsDesk({

@@ -18,6 +18,7 @@ import type {
   IdentityStore,
   TpmVerifier,
 } from '#machine/identity-ports.ts'
+import type { MachineAudit } from '#machine/machine-audit.ts'
 import type { EventLog, Profiles } from '#machine/ports.ts'
 import type { Roster } from '#machine/roster.ts'
 
@@ -27,6 +28,7 @@ export interface IdentityDomainParts {
   readonly roster: Pick<Roster, 'welcome'>
   readonly profiles: Pick<Profiles, 'profileFor' | 'machines'>
   readonly events: EventLog
+  readonly audit: MachineAudit
   readonly authority: Authority
   readonly tpm: TpmVerifier
   readonly clock: Clock
@@ -57,12 +59,22 @@ export function createIdentityBooks({ store, clock }: { store: IdentityStore; cl
 }
 
 export function createIdentityDomain(parts: IdentityDomainParts): IdentityDomain {
-  const { book, attempts, profiles, roster, events, authority, tpm, clock, onChange } = parts
+  const { book, attempts, profiles, roster, events, audit, authority, tpm, clock, onChange } = parts
   const judge = new IdentityJudge({ book, profiles })
-  const issuer = new IdentityIssuer({ book, judge, authority, profiles, roster, events, clock, onChange })
-  const news = new IdentityNews(events, clock)
+  const issuer = new IdentityIssuer({
+    book,
+    judge,
+    authority,
+    profiles,
+    roster,
+    events,
+    audit,
+    clock,
+    onChange,
+  })
+  const news = new IdentityNews({ events, audit, clock })
   const queue = createKeyedQueue<'identities'>()
-  const shared = { book, attempts, judge, issuer, news, events, queue }
+  const shared = { book, attempts, judge, issuer, news, events, audit, queue }
   return {
     identityDesk: new MachineIdentityDesk({ ...shared, authority, tpm }),
     identities: new IdentityKeeper({ ...shared, clock, onChange }),

@@ -15,6 +15,7 @@ import { decideDiskPlan } from './disk-plan.ts'
 import type { EventKind, NewEvent } from './event.ts'
 import type { Fleet } from './fleet.ts'
 import type { Boot, Machine, SlotName } from './machine.ts'
+import type { MachineAudit } from './machine-audit.ts'
 import { Pace } from './pace.ts'
 import type {
   BootOffer,
@@ -47,6 +48,7 @@ export interface DeskOptions {
   readonly rollouts: Rollouts
   /** Whether nothing is known against an image. */
   readonly isSound: (version: string) => boolean
+  readonly audit: MachineAudit
   /** What a MAC is an alias of; itself when it is of nothing. */
   readonly primaryOf: (mac: Mac) => Mac
   readonly queue: KeyedQueue<Mac>
@@ -304,10 +306,12 @@ export class Desk implements MachineDesk {
   /** The boot is this key's from now on. Throws KitError `wrong-machine` when it is another's: a copy of somebody's words. */
   async #claim(boot: Boot, { keySha256 }: Speaker): Promise<void> {
     if (boot.keySha256 === keySha256) return
-    const { machines, events } = this.#options
+    const { machines, events, audit } = this.#options
     if (boot.keySha256 === undefined && (await machines.claimBoot(boot.id, keySha256))) return
     const reason = `boot ${boot.id} is of another key`
     if (this.#refusals.isNews(boot.mac, 'another key')) {
+      const entry = { actor: `machine ${boot.mac}`, action: 'check-in-refused', target: boot.mac }
+      await audit.refused({ ...entry, outcome: 'wrong-machine', detail: `boot=${boot.id} key=${keySha256}` })
       await events.append({
         kind: 'check-in-refused',
         mac: boot.mac,

@@ -295,6 +295,29 @@ test('what anybody says in the name of a proved machine fills in what is missing
   t.like(await desk.roster.find(A), from)
 })
 
+test('what machines are given and refused is in the audit log, and a flood of refusals fills it not', async (t) => {
+  const desk = await startIdentityDesk(t, rule('mac-only'))
+  const machine = await desk.claimant(A, { from: '10.0.0.9' })
+  await machine.begin()
+  await machine.begin()
+  await isRefused(t, (await desk.claimant(B, { from: '10.0.0.9' })).begin())
+  const identity = desk.identities.find(A)
+  if (identity === undefined) return t.fail()
+  await desk.identityDesk.noteRefusal(B, identity)
+  const entries = async () =>
+    (await desk.store.audit.list({ limit: 999 })).map(({ actor, action, target, outcome }) => [
+      ...[actor, action, target, outcome],
+    ])
+  t.deepEqual(await entries(), [
+    [`machine ${A}`, 'identity-issued', A, 'done'],
+    ['anonymous 10.0.0.9', 'identity-conflict', B, 'identity-refused'],
+    [`machine ${A}`, 'wrong-machine', B, 'wrong-machine'],
+  ])
+  for (let n = 0; n < 300; n += 1) await desk.identityDesk.noteRefusal(macOf(n % 200), identity)
+  t.is((await entries()).length, 201)
+  t.is((await desk.store.audit.verify()).problem, undefined)
+})
+
 /** Everything that anybody can do without proving anything, in any order. */
 const anonymous = fc.constantFrom('begin', 'prove', 'answer wrong', 'script', 'report', 'seen', 'later')
 

@@ -21,6 +21,7 @@ import type {
   IdentityStep,
   TpmVerifier,
 } from './identity-ports.ts'
+import type { MachineAudit } from './machine-audit.ts'
 import { keepsCommitment, pairingCode } from './pairing-code.ts'
 import type { EventLog } from './ports.ts'
 import { Repeats } from './repeats.ts'
@@ -34,6 +35,7 @@ export interface IdentityParts {
   readonly authority: Authority
   readonly tpm: TpmVerifier
   readonly events: EventLog
+  readonly audit: MachineAudit
   /** Everything that may change an identity goes through it, one after another. */
   readonly queue: KeyedQueue<'identities'>
 }
@@ -89,6 +91,10 @@ export class MachineIdentityDesk implements IdentityDesk {
 
   async noteRefusal(mac: Mac, by: Identity): Promise<void> {
     if (!this.#wrongMachines.isNews(by.mac, mac)) return
+    await this.#parts.audit.refused({
+      ...{ actor: `machine ${by.mac}`, action: 'wrong-machine', target: mac, outcome: 'wrong-machine' },
+      detail: `key=${by.keySha256}`,
+    })
     await this.#parts.events.append({
       kind: 'wrong-machine',
       mac: by.mac,

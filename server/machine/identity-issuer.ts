@@ -11,6 +11,7 @@ import type { IdentityBook } from './identity-book.ts'
 import type { IdentityDecision } from './identity-decision.ts'
 import type { Case, IdentityJudge } from './identity-judge.ts'
 import type { Authority, IdentityStep } from './identity-ports.ts'
+import type { MachineAudit } from './machine-audit.ts'
 import type { EventLog, Profiles } from './ports.ts'
 import type { Roster } from './roster.ts'
 
@@ -21,6 +22,7 @@ export interface IssuerOptions {
   readonly profiles: Pick<Profiles, 'machines'>
   readonly roster: Pick<Roster, 'welcome'>
   readonly events: EventLog
+  readonly audit: MachineAudit
   readonly clock: Clock
   /** Called when another key speaks for a machine than before. */
   readonly onChange: () => void
@@ -48,7 +50,7 @@ export class IdentityIssuer {
     found: Case,
     { tier, by }: Extract<IdentityDecision, { kind: 'issue' }>,
   ): Promise<Issued> {
-    const { book, judge, authority, roster, events, clock, onChange } = this.#options
+    const { book, judge, authority, roster, events, audit, clock, onChange } = this.#options
     const { subject } = found
     const { request, uuid, address, tpm } = claimant
     const before = found.known?.mac === subject ? found.known : undefined
@@ -67,6 +69,10 @@ export class IdentityIssuer {
     }
     const news = findNews(identity, before)
     await Promise.all([book.save(identity), ...(news === undefined ? [] : [events.append(news)])])
+    if (!isSameKey || before.tier !== tier) {
+      const detail = `tier=${tier} by=${by} key=${request.keySha256}`
+      await audit.done({ actor: `machine ${subject}`, action: 'identity-issued', target: subject, detail })
+    }
     if (!isSameKey) onChange()
     return { identity, step: { kind: 'issued', mac: subject, tier, certificate: certificate.pem } }
   }

@@ -5,6 +5,7 @@ import type { Mac } from '#lib/mac.ts'
 
 import type { EventData, EventKind } from './event.ts'
 import type { Claimant } from './identity-attempts.ts'
+import type { MachineAudit } from './machine-audit.ts'
 import { Pace } from './pace.ts'
 import type { EventLog } from './ports.ts'
 import { Repeats } from './repeats.ts'
@@ -13,14 +14,22 @@ import { Repeats } from './repeats.ts'
 const OF_ONE_MACHINE = { atOnce: 10, oneEveryMs: 60_000 }
 const OF_ALL = { atOnce: 600, oneEveryMs: 500 }
 
+export interface IdentityNewsOptions {
+  readonly events: EventLog
+  readonly audit: MachineAudit
+  readonly clock: Clock
+}
+
 export class IdentityNews {
   readonly #events: EventLog
+  readonly #audit: MachineAudit
   readonly #repeats = new Repeats()
   readonly #ofOne: Pace
   readonly #ofAll: Pace
 
-  constructor(events: EventLog, clock: Clock) {
+  constructor({ events, audit, clock }: IdentityNewsOptions) {
     this.#events = events
+    this.#audit = audit
     this.#ofOne = new Pace(clock, OF_ONE_MACHINE)
     this.#ofAll = new Pace(clock, OF_ALL)
   }
@@ -33,6 +42,13 @@ export class IdentityNews {
     const { request, tpm, address, mac } = claimant
     if (!this.#repeats.isNews(subject, `${kind} ${message} ${request.keySha256}`)) return
     if (!this.#ofOne.take(subject) || !this.#ofAll.take()) return
+    if (kind !== 'pairing-waiting') {
+      await this.#audit.refused({
+        actor: `anonymous ${address ?? ''}`.trimEnd(),
+        ...{ action: kind, target: subject, outcome: 'identity-refused' },
+        detail: `key=${request.keySha256}: ${message}`,
+      })
+    }
     await this.#events.append({
       kind,
       mac: subject,

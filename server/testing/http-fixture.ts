@@ -14,6 +14,7 @@ import { systemClock } from '#lib/clock.ts'
 import { silentLog } from '#lib/log.ts'
 import { type Mac, parseMac } from '#lib/mac.ts'
 import type { Authority } from '#machine/identity-ports.ts'
+import { MachineAudit } from '#machine/machine-audit.ts'
 import type { MachineView } from '#machine/ports.ts'
 import { openStore, type Store } from '#store/store.ts'
 import { createTpmVerifier } from '#tpm/verifier.ts'
@@ -110,6 +111,7 @@ function identityParts({ store, profiles, authority }: IdentityParts) {
   const { book, attempts } = createIdentityBooks({ store: store.identities, clock: systemClock })
   return createIdentityDomain({
     ...{ book, attempts, profiles, authority, events: store.events },
+    audit: new MachineAudit(store.audit, systemClock),
     tpm: createTpmVerifier({ clock: systemClock, log: silentLog }),
     roster: { welcome: async () => {} },
     clock: systemClock,
