@@ -89,15 +89,15 @@ programs() {
 
 @test "images of another version and with another package in the root have the same kernel and initrd, and another root" {
   mkdir -p "$work/added/usr/bin" "$work/added/var/lib/dpkg"
-  echo 'another curl' >"$work/added/usr/bin/curl"
+  echo 'another ss' >"$work/added/usr/bin/ss"
   unsquashfs -cat "$image/root.squashfs" var/lib/dpkg/status |
-    sed '/^Package: curl$/,/^$/ s/^Version: .*/Version: 99.0-1/' >"$work/added/var/lib/dpkg/status"
+    sed '/^Package: iproute2$/,/^$/ s/^Version: .*/Version: 99.0-1/' >"$work/added/var/lib/dpkg/status"
   "$recipe/build.sh" --version 9.8.7-test --add "$work/added" --output "$work/other" 2>"$work/log" 3>&- || { cat "$work/log" && false; }
   cmp "$image/vmlinuz" "$work/other/vmlinuz"
   cmp "$image/initrd.img" "$work/other/initrd.img"
   if cmp -s "$image/root.squashfs" "$work/other/root.squashfs"; then false; fi
   grep -q '"version": "9.8.7-test"' "$work/other/manifest.json"
-  grep -q '{ "name": "curl", "version": "99.0-1" }' "$work/other/manifest.json"
-  [ "$(unsquashfs -cat "$work/other/root.squashfs" usr/bin/curl)" = 'another curl' ]
+  grep -q '{ "name": "iproute2", "version": "99.0-1" }' "$work/other/manifest.json"
+  [ "$(unsquashfs -cat "$work/other/root.squashfs" usr/bin/ss)" = 'another ss' ]
   [ "$(unsquashfs -cat "$work/other/root.squashfs" usr/lib/os-release | tail -n 1)" = IMAGE_VERSION=9.8.7-test ]
 }
