@@ -119,9 +119,12 @@ async function takeDisks(exchange: Exchange, mac: Mac, { desk }: MachineDoor, by
   sendText(response, formatDiskPlan(await desk.takeDisks(mac, report, by)))
 }
 
-async function takeCheckIn(exchange: Exchange, mac: Mac, { desk }: MachineDoor, by?: Speaker): Promise<void> {
+async function takeCheckIn(exchange: Exchange, mac: Mac, door: MachineDoor, by?: Speaker): Promise<void> {
   const { request, response } = exchange
-  await desk.checkIn(mac, await readBody(request, { shape: CHECK_IN, maxBytes: BODY_MAX_BYTES }), by)
+  const checkIn = await readBody(request, { shape: CHECK_IN, maxBytes: BODY_MAX_BYTES })
+  await door.desk.checkIn(mac, checkIn, by)
+  const isFromDisk = checkIn.phase === 'running' && checkIn.slot !== undefined
+  if (isFromDisk && by !== undefined) await door.identityDesk.noteKept(by.keySha256)
   sendNothing(response)
 }
 

@@ -14,7 +14,7 @@ import type { CertificateRequest, IdentityStep, VerifiedClaim } from './identity
 export interface Claimant {
   /** As it called itself in the path. */
   readonly mac: Mac
-  /** All it says are its own, `mac` among them. */
+  /** All it says are its own; `mac` need not be among them. */
   readonly macs: readonly Mac[]
   readonly uuid?: string
   readonly address?: Ipv4

@@ -94,13 +94,16 @@ test('pair() takes the machine whose console shows the code, of several in its n
   await pretender.prove()
   await machine.prove()
   t.is((await machine.pair()).keySha256, machine.claim.keys.keySha256)
+  await desk.identityDesk.noteKept(machine.claim.keys.keySha256)
   await isRefused(t, pretender.pair(), 'conflict')
   t.is(desk.identities.find(A)?.keySha256, machine.claim.keys.keySha256)
 })
 
 test('a known machine with another key is set aside until a person says that it is replaced', async (t) => {
   const desk = await startIdentityDesk(t, rule('mac-only'))
-  t.is((await (await desk.claimant(A)).begin()).kind, 'issued')
+  const known = await desk.claimant(A)
+  t.is((await known.begin()).kind, 'issued')
+  await desk.identityDesk.noteKept(known.claim.keys.keySha256)
   const other = await desk.claimant(A, { key: 1 })
   const step = await other.prove()
   t.like(step, { kind: 'waiting', isConflict: true })
@@ -108,9 +111,39 @@ test('a known machine with another key is set aside until a person says that it 
   t.regex(`${(refusal as { fix?: string })?.fix}`, /--replace/)
   t.is((await (await desk.claimant(A)).begin()).kind, 'issued', 'the known one goes on meanwhile')
   t.like(await other.pair({ replace: true }), { mac: A, tier: 'paired' })
-  t.is(desk.identityDesk.identityOfKey((await desk.claimant(A)).claim.keys.keySha256), undefined)
+  t.is(desk.identityDesk.identityOfKey(known.claim.keys.keySha256), undefined)
+  await desk.identityDesk.noteKept(other.claim.keys.keySha256)
   t.like(await (await desk.claimant(A)).prove(), { kind: 'waiting', isConflict: true })
   t.true((await desk.kinds(A)).includes('identity-conflict'))
+})
+
+test('another key is no conflict while the known one was never used from a disk: it is gone with a restart', async (t) => {
+  const desk = await startIdentityDesk(t)
+  const live = await desk.claimant(A)
+  await live.prove()
+  await live.pair()
+  const restarted = await desk.claimant(A, { key: 1 })
+  t.like(await restarted.prove(), { kind: 'waiting', isConflict: false }, 'a code all the same')
+  t.is((await live.begin()).kind, 'issued', 'nobody but a person ends what runs')
+  t.like(await restarted.pair(), { mac: A, tier: 'paired' })
+  t.is(desk.identityDesk.identityOfKey(live.claim.keys.keySha256), undefined)
+  // Once it is kept it stays so, with every renewal and over restarts of the server.
+  await desk.identityDesk.noteKept(restarted.claim.keys.keySha256)
+  t.is((await restarted.begin()).kind, 'issued')
+  t.true(desk.identities.find(A)?.isKept)
+  await desk.stop()
+  const again = await startIdentityDesk(t, { directory: desk.directory })
+  t.like(await (await again.claimant(A, { key: 2 })).prove(), { kind: 'waiting', isConflict: true })
+})
+
+test('a disk in another machine is known by the cards of that machine, whatever it calls itself', async (t) => {
+  const desk = await startIdentityDesk(t)
+  const machine = await desk.claimant(A)
+  await machine.prove()
+  await machine.pair()
+  await isRefused(t, (await desk.claimant(A, { macs: [B] })).begin())
+  t.true((await desk.kinds(B)).includes('identity-conflict'))
+  t.is((await machine.begin()).kind, 'issued', 'the machine itself goes on')
 })
 
 test('a known key on another machine is refused, and told', async (t) => {
@@ -213,6 +246,7 @@ test('a MAC that has a folder or an identity is nobody’s alias, nor one of whi
   await (await desk.claimant(C, { key: 1 })).begin()
   await (await desk.claimant(A, { macs: [A, B, C, macOf(4)] })).begin()
   t.deepEqual(desk.identities.find(A)?.macs, [A, macOf(4)])
+  await desk.identityDesk.noteKept((await desk.claimant(A)).claim.keys.keySha256)
   // Who takes a known alias away must be let by a person, and takes that one only.
   const split = await desk.claimant(macOf(4), { key: 2 })
   t.like(await split.prove(), { isConflict: true })
@@ -374,6 +408,7 @@ test('nothing that anybody says makes a certificate for a machine under `paired`
       const known = await desk.claimant(C, { key: 3 })
       await known.prove()
       if (desk.identities.find(C) === undefined) await known.pair()
+      await desk.identityDesk.noteKept(known.claim.keys.keySha256)
       for (const { what, ...step } of all) {
         await doAnonymous(desk, what, step).catch((error: { code?: string }) => {
           if (error.code === undefined) throw error

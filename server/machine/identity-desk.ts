@@ -53,7 +53,8 @@ export class MachineIdentityDesk implements IdentityDesk {
     const request = authority.readRequest(asked.csr)
     const claim = asked.tpm === undefined ? undefined : tpm.readClaim(asked.tpm, request)
     const claimant: Claimant = {
-      ...{ mac, macs: [...new Set([mac, ...asked.macs])], request },
+      // A disk that was moved still calls itself by the MAC of the machine that it comes from.
+      ...{ mac, macs: asked.macs.length === 0 ? [mac] : [...new Set(asked.macs)], request },
       ...(asked.uuid !== undefined && { uuid: asked.uuid }),
       ...(asked.address !== undefined && { address: asked.address }),
       ...(claim !== undefined && { tpm: { claim, isProved: false } }),
@@ -83,6 +84,15 @@ export class MachineIdentityDesk implements IdentityDesk {
 
   identityOfKey(keySha256: string): Identity | undefined {
     return this.#parts.book.ofKey(keySha256)
+  }
+
+  async noteKept(keySha256: string): Promise<void> {
+    const { book } = this.#parts
+    if (book.ofKey(keySha256)?.isKept !== undefined) return
+    await this.#inTurn(async () => {
+      const identity = book.ofKey(keySha256)
+      if (identity !== undefined) await book.save({ ...identity, isKept: true })
+    })
   }
 
   primaryOf(mac: Mac): Mac {

@@ -66,6 +66,7 @@ export class IdentityIssuer {
       ...(ekSha256 !== undefined && { ekSha256 }),
       sinceMs: isSameKey ? before.sinceMs : clock.nowMs(),
       certificateUntilMs: certificate.untilMs,
+      ...(isSameKey && before.isKept && { isKept: true }),
     }
     const news = findNews(identity, before)
     await Promise.all([book.save(identity), ...(news === undefined ? [] : [events.append(news)])])

@@ -16,7 +16,10 @@ export interface JudgeOptions {
 export interface Case {
   /** The machine that it would be. */
   readonly subject: Mac
-  /** The identity that machine has already, its own or as an alias of another. */
+  /**
+   * The identity that machine has already, its own or as an alias of another. Another key than that of one that was never
+   * kept is no conflict: a live machine that starts anew, or an install that was cut, has nothing else to show.
+   */
   readonly known: Identity | undefined
   readonly facts: IdentityFacts
 }
@@ -46,7 +49,7 @@ export class IdentityJudge {
       known,
       facts: {
         rule: this.ruleOf(subject),
-        ...(known !== undefined && { known }),
+        ...(known !== undefined && (own || isLasting(known)) && { known }),
         ...{ key, ek, tpm: tpm === undefined ? 'none' : tpm.isProved ? 'proved' : 'claimed' },
         ...(approvedBy !== undefined && { approvedBy }),
       },
@@ -80,11 +83,11 @@ export class IdentityJudge {
     const { book, profiles } = this.#options
     const withFolder = new Set(profiles.machines())
     const others = macs.filter((each) => each !== mac).sort()
-    const all = [mac, ...others]
+    const all = macs.includes(mac) ? [mac, ...others] : others
     const known = all
       .map((each) => book.of(each))
       .find((each) => each !== undefined && macs.includes(each.mac))
-    return all.find((each) => withFolder.has(each)) ?? known?.mac ?? mac
+    return all.find((each) => withFolder.has(each)) ?? known?.mac ?? all[0] ?? mac
   }
 
   async #approvedBy(ekSha256: string | undefined, { tpm }: Claimant): Promise<string | undefined> {
@@ -93,6 +96,11 @@ export class IdentityJudge {
     if (approval !== undefined) return approval.by
     return tpm?.isProved === true ? tpm.claim.vouchedBy() : undefined
   }
+}
+
+/** It still has its key after a restart, or its TPM to show. */
+function isLasting({ isKept, ekSha256 }: Identity): boolean {
+  return isKept === true || ekSha256 !== undefined
 }
 
 /** A machine is its owner when it says so by any MAC that the owner is known by. */

@@ -92,6 +92,8 @@ export interface IdentityDesk {
   onAttemptChange(listener: () => void): () => void
   /** By the sha256 of the key of a certificate that our CA signed; undefined when it is not known, or forgotten. */
   identityOfKey(keySha256: string): Identity | undefined
+  /** A system that runs from the disk of its machine has used this key. */
+  noteKept(keySha256: string): Promise<void>
   /** What a MAC is an alias of; itself when it is of nothing. */
   primaryOf(mac: Mac): Mac
   /** Says so in the history: a proved machine asked for what is another's. */

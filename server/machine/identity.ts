@@ -28,6 +28,8 @@ export interface Identity {
   readonly by: string
   /** Of the certificate it got last. */
   readonly certificateUntilMs: number
+  /** A system on its disk has used the key. Until then, and of a live machine always, the key is gone with a restart. */
+  readonly isKept?: true
 }
 
 /** A machine that is about to prove who it is. */

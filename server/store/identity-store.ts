@@ -55,6 +55,7 @@ function identityFromRow(row: IdentityRow): Identity {
     sinceMs: row.since_ms,
     by: row.by_whom,
     certificateUntilMs: row.certificate_until_ms,
+    ...(row.is_kept === 1 && { isKept: true }),
   }
 }
 
@@ -69,5 +70,6 @@ function rowFromIdentity(identity: Identity): IdentityRow {
     since_ms: identity.sinceMs,
     by_whom: identity.by,
     certificate_until_ms: identity.certificateUntilMs,
+    is_kept: identity.isKept ? 1 : 0,
   }
 }

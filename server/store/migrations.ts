@@ -99,7 +99,8 @@ const MIGRATIONS: readonly Migration[] = [
     statements: [
       `create table identities (
         mac text primary key, macs text not null, uuid text, tier text not null, key_sha256 text not null unique,
-        ek_sha256 text unique, since_ms integer not null, by_whom text not null, certificate_until_ms integer not null
+        ek_sha256 text unique, since_ms integer not null, by_whom text not null, certificate_until_ms integer not null,
+        is_kept integer not null
       ) strict, without rowid`,
       `create table approvals (
         ek_sha256 text primary key, by_whom text not null, since_ms integer not null

@@ -59,6 +59,8 @@ export interface IdentityRow {
   since_ms: number
   by_whom: string
   certificate_until_ms: number
+  /** 0 or 1. */
+  is_kept: number
 }
 
 export interface ApprovalRow {

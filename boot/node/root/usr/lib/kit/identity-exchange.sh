@@ -50,17 +50,14 @@ read_request() {
 }
 
 # own_macs: with colons, one a line: of all network cards that are hardware with an address of their own. Bridges, bonds and what
-# containers have is not this machine.
+# containers have is not this machine. The name it goes by only when it has no other: the disk may come from another machine.
 own_macs() {
   local path own
   own="$(printf '%s' "$KIT_MAC" | tr - :)"
-  {
-    echo "$own"
-    for path in "$KIT_SYS"/class/net/*; do
-      # Ethernet (ARPHRD_ETHER), NET_ADDR_PERM (linux/netdevice.h).
-      [ -e "$path/device" ] && [ "$(cat "$path/type" "$path/addr_assign_type" 2>/dev/null | xargs)" = '1 0' ] && cat "$path/address"
-    done | sort -u | grep -Ex '[0-9a-f]{2}(:[0-9a-f]{2}){5}' | grep -vx -e '00:00:00:00:00:00' -e "$own"
-  } | head -n "$MACS_LIMIT"
+  for path in "$KIT_SYS"/class/net/*; do
+    # Ethernet (ARPHRD_ETHER), NET_ADDR_PERM (linux/netdevice.h).
+    [ -e "$path/device" ] && [ "$(cat "$path/type" "$path/addr_assign_type" 2>/dev/null | xargs)" = '1 0' ] && cat "$path/address"
+  done | sort -u | grep -Ex '[0-9a-f]{2}(:[0-9a-f]{2}){5}' | grep -vx '00:00:00:00:00:00' | head -n "$MACS_LIMIT" | grep . || echo "$own"
 }
 
 # identity_ask ARGUMENT…: one request; its answer is in the file `step`. 1: the server said no, with its reason on standard
