@@ -66,12 +66,26 @@ CA       $KIT_CA
   ! grep -Ev '^/v1/machines/52-54-00-aa-bb-cc/(check-in|target|events) 52:54:00:aa:bb:cc$' "$FOLDER/paths"
 }
 
-@test "kit-agent takes the identity that is kept" {
+@test "kit-agent takes the identity that is kept, and shows it to the server before it says anything as that machine" {
   mkdir "$KIT_PERSIST/machine"
+  rm "$KIT_RUN/identity/proved"
   mv "$KIT_RUN/identity" "$KIT_PERSIST/machine/identity"
   KIT_PLAN=disk start_agent
   heard '^check-in '
-  [ "$(asked)" = 0 ]
+  [ "$(asked)" = 1 ]
+  cmp "$KIT_RUN/identity/key.pem" "$BATS_FILE_TMPDIR/identity/key.pem"
+}
+
+@test "kit-agent whose kept identity is refused, as that of another machine, says nothing more as that machine" {
+  mkdir "$KIT_PERSIST/machine"
+  rm "$KIT_RUN/identity/proved"
+  mv "$KIT_RUN/identity" "$KIT_PERSIST/machine/identity"
+  echo 'refuse its key is known as that of another machine' >"$FOLDER/identity"
+  KIT_PLAN=disk start_agent
+  becomes 'grep -q "^Cannot" "$KIT_ISSUE/kit.issue"'
+  alive="$(cat "$KIT_RUN/agent-alive")"
+  becomes '[ "$(cat "$KIT_RUN/agent-alive")" -gt "$alive" ]'
+  [ ! -e "$FOLDER/paths" ]
 }
 
 @test "kit-agent gets a new certificate for its key after half of the life of the old one" {

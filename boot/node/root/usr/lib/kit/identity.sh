@@ -5,7 +5,7 @@
 
 # In memory: ca.pem, key.pem, certificate.pem; mac (with dashes: what the server knows this machine by) and tier, a line each.
 # For a key in a TPM, also openssl.cnf; key.public and key.private, as the TPM has them, which key.pem is made of; ek.public, and
-# ek.certificate where there is one.
+# ek.certificate where there is one. `proved`: the server has taken this machine for what it is since it started.
 : "${KIT_RUN:=/run/kit}" "${KIT_PERSIST:=$KIT_RUN/persist}" "${KIT_IDENTITY:=$KIT_RUN/identity}"
 
 # shellcheck source=identity-tpm.sh
@@ -199,7 +199,7 @@ forget_identity() {
 
 forget_key() {
   local name
-  for name in $KEY_FILES openssl.cnf; do rm -f "$KIT_IDENTITY/$name"; done
+  for name in $KEY_FILES openssl.cnf proved; do rm -f "$KIT_IDENTITY/$name"; done
 }
 
 make_identity_folder() {

@@ -15,7 +15,7 @@ start_identity() {
 }
 
 # follow_identity: status 0 when the server can be asked: there is a certificate, and the server has not refused it. One that is
-# due is renewed meanwhile.
+# due is renewed meanwhile. What comes from kit-persist is shown to the server first: the disk may be in another machine now.
 follow_identity() {
   if ! identity_runs && needs_proof && proof_is_due; then
     # A TPM may have come late; with another key, nobody would know this machine.
@@ -24,11 +24,11 @@ follow_identity() {
       systemctl start kit-identity.service || echo 'Cannot start kit-identity.service: see its journal'
     fi
   fi
-  has_identity && [ ! -e "$KIT_RUN/identity-needed" ]
+  has_identity && [ ! -e "$KIT_RUN/identity-needed" ] && { [ -e "$KIT_IDENTITY/proved" ] || ! identity_runs; }
 }
 
 needs_proof() {
-  [ -e "$KIT_RUN/identity-needed" ] || ! has_identity || certificate_is_due || clock_is_off
+  [ -e "$KIT_RUN/identity-needed" ] || ! has_identity || [ ! -e "$KIT_IDENTITY/proved" ] || certificate_is_due || clock_is_off
 }
 
 identity_runs() {
