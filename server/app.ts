@@ -5,51 +5,32 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-import { type Certificates, type NamedCertificate, openCertificates } from '#certs/certificates.ts'
-import { createDhcpService, type DhcpService } from '#dhcp/service.ts'
-import { type BootScripts, loadBootScripts } from '#http/boot-scripts.ts'
-import { createHttpService } from '#http/http-service.ts'
-import type { ListenOn } from '#http/listener.ts'
+import { type NamedCertificate, openCertificates } from '#certs/certificates.ts'
+import { loadBootScripts } from '#http/boot-scripts.ts'
 import { createImageStore } from '#images/store.ts'
 import { writeFileAtomically } from '#lib/atomic-file.ts'
-import type { Clock } from '#lib/clock.ts'
-import { describeError } from '#lib/errors.ts'
 import { ANY_IPV4, type Ipv4 } from '#lib/ipv4.ts'
-import type { Log } from '#lib/log.ts'
 import { type Service, startAll, stopAll } from '#lib/service.ts'
-import { hostnameOf, type ServerWords } from '#machine/boot-plan.ts'
-import { LOADERS } from '#machine/loaders.ts'
-import type { ImageStore, Images } from '#machine/ports.ts'
-import { createMdnsService, mdnsHost } from '#mdns/advertise.ts'
-import { createOverlays, type Overlays } from '#overlays/overlays.ts'
-import { createSecretFiles, type SecretFiles } from '#overlays/secrets.ts'
-import { createProfileTree, type ProfileTree } from '#profiles/tree.ts'
+import type { ServerWords } from '#machine/boot-plan.ts'
+import { mdnsHost } from '#mdns/advertise.ts'
+import { createOverlays } from '#overlays/overlays.ts'
+import { createSecretFiles } from '#overlays/secrets.ts'
+import { createProfileTree } from '#profiles/tree.ts'
 import { listSecretTree } from '#sealing/secret-tree.ts'
-import { createSecretsKey, type SecretsKeyService } from '#sealing/secrets-key.ts'
-import { findNeighbour } from '#sockets/neighbours.ts'
-import type { NetworkInterface } from '#sockets/network-interface.ts'
-import { openUdp } from '#sockets/udp.ts'
+import { createSecretsKey } from '#sealing/secrets-key.ts'
 import { openStore, type Store } from '#store/store.ts'
-import { autoexecRoute, firstRoute, loaderRoute } from '#tftp/routes.ts'
-import { createTftpService } from '#tftp/service.ts'
-import { createTpmVerifier, type TpmVouchers } from '#tpm/verifier.ts'
+import { createTpmVerifier } from '#tpm/verifier.ts'
 
+import type { Adapters, AppOptions, Parts } from './app-parts.ts'
+import { createServices } from './app-services.ts'
 import type { Config } from './config.ts'
-import { createDomain, type Domain } from './domain.ts'
+import { createDomain } from './domain.ts'
 import { KnownMachines } from './known-machines.ts'
-import { createProfileFollower } from './profile-follower.ts'
 import { Reservations } from './reservations.ts'
 import { findServedNetwork } from './served-network.ts'
 import { serverNames } from './server-names.ts'
 
 const SCRIPT_TEMPLATES = fileURLToPath(new URL('../boot/ipxe', import.meta.url))
-
-export interface AppOptions {
-  readonly config: Config
-  readonly version: string
-  readonly clock: Clock
-  readonly log: Log
-}
 
 export interface App {
   /** What machines reach the server by; no slash at the end. */
@@ -63,29 +44,6 @@ export interface App {
   start(): Promise<void>
   /** Waits for a start that is under way. */
   stop(): Promise<void>
-}
-
-interface Adapters {
-  readonly tree: ProfileTree
-  readonly overlays: Overlays
-  readonly secretsKey: SecretsKeyService
-  readonly secrets: SecretFiles
-  readonly images: ImageStore & Images & Service
-}
-
-/** What all parts are made of. */
-interface Parts extends AppOptions, Adapters, Domain {
-  readonly network: NetworkInterface
-  readonly baseUrl: string
-  readonly apiUrl: string
-  /** Tells this server from others of the same name; it stays the same over restarts. */
-  readonly id: string
-  readonly certificates: Certificates
-  readonly tpm: TpmVouchers
-  readonly store: Store
-  readonly reservations: Reservations
-  readonly known: KnownMachines
-  readonly scripts: BootScripts
 }
 
 /** Opens the database; `stop` closes it, also when `start` was never called. Throws KitError, ConfigError. */
@@ -239,145 +197,6 @@ function createAdapters({ config, clock, log }: AppOptions, { events }: Store): 
     log,
   })
   return { tree, overlays, secretsKey, secrets, images }
-}
-
-/** In the order they start: what others ask comes before those who are asked from outside. */
-function createServices(parts: Parts): readonly Service[] {
-  const { config, tree, images, rollouts, releaseFollower, profilesChanged } = parts
-  const dhcp = createDhcp(parts)
-  if (dhcp !== undefined) parts.known.useLeases((ip) => dhcp.leasedTo(ip))
-  return [
-    parts.secretsKey,
-    createProfileFollower({ ...parts, onFollowed: profilesChanged }),
-    tree,
-    images,
-    releaseFollower,
-    rollouts,
-    createHttp(parts, dhcp),
-    parts.certificates,
-    createTftp(parts),
-    ...(dhcp === undefined ? [] : [dhcp]),
-    ...(config.values['mdns/enabled'] ? [createMdns(parts)] : []),
-  ]
-}
-
-function createHttp(parts: Parts, dhcp: DhcpService | undefined): Service {
-  const { config, network, store, desk, roster, tree, overlays, images, scripts, clock, log, version } = parts
-  const { releases, powerwashes, known, secrets, secretsKey, secretsDesk } = parts
-  const { values } = config
-  const extra = values['http/extra-socket']
-  const address = values['http/address'] ?? network.ip
-  const listen: ListenOn[] = [
-    { address, port: values['http/port'] },
-    { address, port: values['https/port'], tls: parts.certificates },
-    { socketFile: values['http/control-socket'], isTrusted: true },
-    ...(extra === undefined ? [] : [{ socketFile: extra, isTrusted: false }]),
-  ]
-  return createHttpService({
-    listen,
-    desk,
-    views: roster,
-    profiles: tree,
-    problems: () => [...tree.problems(), ...overlays.problems(), ...secrets.problems()],
-    secretFiles: secrets,
-    secretsKey,
-    secretsDesk,
-    bundles: overlays,
-    images,
-    imageStore: images,
-    releases,
-    powerwashes,
-    identities: parts.identities,
-    identityDesk: parts.identityDesk,
-    scripts,
-    events: store.events,
-    leases: store.leases,
-    tokens: store.tokens,
-    audit: store.audit,
-    serverConfig: () => config.explain(),
-    isFleetLockOn: values['fleetlock/enabled'],
-    connectionsPerAddress: values['http/connections-per-address'],
-    isKnownAddress: (ip) => known.hasAddress(ip),
-    onClientKey: (key, ip) => {
-      if (parts.identityDesk.identityOfKey(key) !== undefined) known.noteAddress(ip)
-    },
-    onScriptSent: (mac) => dhcp?.bootScriptFetched(mac),
-    ca: parts.certificates.ca,
-    challengeAnswer: (token) => parts.certificates.challengeAnswer(token),
-    version,
-    clock,
-    log,
-  })
-}
-
-function createTftp({ config, network, images, scripts, store, known, clock, log }: Parts): Service {
-  const noteLoader = async (ip: Ipv4, name: string, sizeBytes: number) => {
-    const mac = await findNeighbour(ip)
-    await store.events.append({
-      kind: 'loader-sent',
-      ...(mac && { mac }),
-      message: `${name} to ${ip}`,
-      data: { name, address: ip, sizeBytes },
-    })
-  }
-  return createTftpService({
-    port: config.values['tftp/port'],
-    address: network.ip,
-    networkInterface: network.name,
-    singlePort: config.values['tftp/single-port'],
-    lookup: firstRoute([autoexecRoute(() => scripts.autoexec()), loaderRoute(images)]),
-    isKnownAddress: (ip) => known.hasAddress(ip),
-    onSent: (ip, name, sizeBytes) => {
-      if (!Object.hasOwn(LOADERS, name)) return // iPXE's own script says nothing of a machine
-      noteLoader(ip, name, sizeBytes).catch((error: unknown) => {
-        log.error({ err: describeError(error), ip, name }, 'Cannot write down that a loader was sent')
-      })
-    },
-    openUdp,
-    clock,
-    log,
-  })
-}
-
-function createDhcp(parts: Parts): DhcpService | undefined {
-  const { config, network, store, roster, tree, reservations, known, baseUrl, clock, log } = parts
-  const { values } = config
-  const mode = values['dhcp/mode']
-  if (mode === 'off') return undefined
-  const { 'dhcp/pool': pool, 'dhcp/router': router, 'dhcp/domain': domain } = values
-  return createDhcpService({
-    mode,
-    networkInterface: network.name,
-    serverIp: network.ip,
-    subnet: network.subnet,
-    ...(pool && { pool }),
-    ...(router && { router }),
-    ...(domain && { domain }),
-    dns: values['dhcp/dns'],
-    leaseSeconds: values['dhcp/lease-seconds'],
-    unknownLeaseSeconds: values['dhcp/unknown-lease-seconds'],
-    keptPercent: values['dhcp/kept-percent'],
-    isKnown: (mac) => known.has(mac),
-    reservationFor: (mac) => reservations.reservationFor(mac),
-    reservedTo: (ip) => reservations.reservedTo(ip),
-    hostnameFor: (mac) => {
-      const profile = tree.profileFor(mac)
-      return profile.role === undefined ? undefined : hostnameOf(mac, profile)
-    },
-    httpBaseUrl: baseUrl,
-    leases: store.leases,
-    events: store.events,
-    sightings: roster,
-    openUdp,
-    clock,
-    log,
-  })
-}
-
-function createMdns({ config, network, certificates, version, id, log }: Parts): Service {
-  const { 'mdns/name': name, 'http/port': port, 'https/port': tlsPort } = config.values
-  const { fingerprint } = certificates.authority
-  return createMdnsService({ name, ip: network.ip, port, tlsPort, fingerprint, version, id, log })
 }
 
 async function serverId(file: string): Promise<string> {
