@@ -51,7 +51,7 @@ function addApproveCommand(program: Command, io: CliIo, server: Server): void {
   program
     .command('approve <tpm>')
     .description('approve a TPM: its machine needs no code')
-    .option('--withdraw', 'take it back; a machine that is known already stays known until it is forgotten')
+    .option('--withdraw', 'take it back; a machine that has it is tpm-first-use from then on')
     .option(...JSON_OPTION)
     .addHelpText(
       'after',

@@ -58,6 +58,22 @@ export function decideIdentity(facts: IdentityFacts): IdentityDecision {
   return { kind: 'issue', tier: tpm === 'proved' ? 'tpm-first-use' : 'mac-only', by: 'first use' }
 }
 
+/** Whether what a machine has shown once still does, now that its files may ask for more. */
+export function isEnough(tier: Tier, rule: IdentityRule): boolean {
+  switch (rule) {
+    case 'mac-only':
+      return true
+    case 'paired':
+      return tier !== 'mac-only'
+    case 'tpm-first-use':
+      return tier === 'tpm-first-use' || tier === 'tpm-approved'
+    case 'tpm-approved':
+      return tier === 'tpm-approved'
+    default:
+      return rule satisfies never
+  }
+}
+
 /** A person has compared the code. Undefined when no code helps: `decideIdentity` says what does. */
 export function decidePaired(facts: IdentityFacts, by: string): IdentityDecision {
   const decision = decideIdentity(facts)

@@ -136,6 +136,24 @@ test('another key is no conflict while the known one was never used from a disk:
   t.like(await (await again.claimant(A, { key: 2 })).prove(), { kind: 'waiting', isConflict: true })
 })
 
+test('a machine whose files ask for more than it has shown must show it, and is heard as nobody until then', async (t) => {
+  const desk = await startIdentityDesk(t, rule('mac-only'))
+  const machine = await desk.claimant(A)
+  await machine.begin()
+  const { keySha256 } = machine.claim.keys
+  await desk.identityDesk.noteKept(keySha256)
+  t.like(desk.identityDesk.identityOfKey(keySha256), { tier: 'mac-only' })
+  desk.tree['defaults'] = { identity: 'paired' }
+  t.is(desk.identityDesk.identityOfKey(keySha256), undefined)
+  t.like(await machine.prove(), { kind: 'waiting', isConflict: false })
+  t.like(await machine.pair(), { tier: 'paired', keySha256, isKept: true })
+  t.like(desk.identityDesk.identityOfKey(keySha256), { tier: 'paired' })
+  desk.tree['defaults'] = { identity: 'tpm-approved' }
+  await isRefused(t, machine.begin())
+  desk.tree['defaults'] = { identity: 'mac-only' }
+  t.like(desk.identityDesk.identityOfKey(keySha256), { tier: 'paired' }, 'less is asked: it has shown enough')
+})
+
 test('a disk in another machine is known by the cards of that machine, whatever it calls itself', async (t) => {
   const desk = await startIdentityDesk(t)
   const machine = await desk.claimant(A)
@@ -172,7 +190,7 @@ test('a TPM proves itself with each new key; what does not is refused', async (t
   t.is(desk.identities.find(C), undefined)
 })
 
-test('approve() lets a TPM in that waits for it, and withdraw() keeps what it let in', async (t) => {
+test('approve() lets a TPM in that waits for it, and withdraw() lets it out again where that is asked for', async (t) => {
   const desk = await startIdentityDesk(t, rule('tpm-approved'))
   t.like(await (await desk.claimant(B, { ek: VOUCHED })).prove(), { tier: 'tpm-approved' })
   t.is(desk.identities.find(B)?.by, 'ek-list')
@@ -186,7 +204,8 @@ test('approve() lets a TPM in that waits for it, and withdraw() keeps what it le
   t.like(await machine.begin(), { kind: 'issued', tier: 'tpm-approved' })
   await desk.identities.withdraw(ekOf('tpm'))
   t.is(desk.identities.find(A)?.tier, 'tpm-first-use')
-  t.is((await machine.begin()).kind, 'issued', 'it is known until it is forgotten')
+  t.is(desk.identityDesk.identityOfKey(machine.claim.keys.keySha256), undefined, 'heard as nobody at once')
+  t.is((await machine.begin()).kind, 'challenge', 'and has to be approved anew')
   await isRefused(t, desk.identities.withdraw(ekOf('tpm')), 'not-found')
 })
 

@@ -83,7 +83,9 @@ export class MachineIdentityDesk implements IdentityDesk {
   }
 
   identityOfKey(keySha256: string): Identity | undefined {
-    return this.#parts.book.ofKey(keySha256)
+    const { book, judge } = this.#parts
+    const identity = book.ofKey(keySha256)
+    return identity !== undefined && judge.isEnough(identity) ? identity : undefined
   }
 
   async noteKept(keySha256: string): Promise<void> {

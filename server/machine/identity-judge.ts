@@ -5,7 +5,7 @@ import type { Mac } from '#lib/mac.ts'
 import type { Identity, IdentityRule, Tier } from './identity.ts'
 import type { Claimant } from './identity-attempts.ts'
 import type { IdentityBook } from './identity-book.ts'
-import type { IdentityFacts, Owner } from './identity-decision.ts'
+import { type IdentityFacts, isEnough, type Owner } from './identity-decision.ts'
 import type { Profiles } from './ports.ts'
 
 export interface JudgeOptions {
@@ -17,8 +17,9 @@ export interface Case {
   /** The machine that it would be. */
   readonly subject: Mac
   /**
-   * The identity that machine has already, its own or as an alias of another. Another key than that of one that was never
-   * kept is no conflict: a live machine that starts anew, or an install that was cut, has nothing else to show.
+   * The identity that machine has already, its own or as an alias of another. It is no fact when its files ask for more by
+   * now. Another key than that of one that was never kept is no conflict: a live machine that starts anew, or an install
+   * that was cut, has nothing else to show.
    */
   readonly known: Identity | undefined
   readonly facts: IdentityFacts
@@ -44,16 +45,26 @@ export class IdentityJudge {
     const known = own || book.of(subject)
     const vouchedFor = ekSha256 ?? (key === 'this machine' ? ofKey?.ekSha256 : undefined)
     const approvedBy = await this.#approvedBy(vouchedFor, claimant)
+    const rule = this.ruleOf(subject)
+    const counts = own
+      ? approvedBy !== undefined || this.isEnough(own)
+      : known !== undefined && isLasting(known)
     return {
       subject,
       known,
       facts: {
-        rule: this.ruleOf(subject),
-        ...(known !== undefined && (own || isLasting(known)) && { known }),
+        rule,
+        ...(known !== undefined && counts && { known }),
         ...{ key, ek, tpm: tpm === undefined ? 'none' : tpm.isProved ? 'proved' : 'claimed' },
         ...(approvedBy !== undefined && { approvedBy }),
       },
     }
+  }
+
+  /** What it has shown is what its files ask for; as it was while they are in error. */
+  isEnough({ mac, tier }: Identity): boolean {
+    const rule = this.ruleOf(mac)
+    return rule === undefined || isEnough(tier, rule)
   }
 
   /** Undefined while the machine's files are in error. */

@@ -84,7 +84,7 @@ export class IdentityKeeper implements Identities {
         this.#retier(ekSha256, { tier: 'tpm-first-use' }),
         events.append({
           kind: 'tpm-withdrawn',
-          message: `the TPM ${ekSha256.slice(0, 16)} is approved no more; a machine that has it stays known until it is forgotten`,
+          message: `the TPM ${ekSha256.slice(0, 16)} is approved no more; a machine that has it is tpm-first-use from now on`,
           data: { ek: ekSha256 },
         }),
       ])

@@ -90,7 +90,10 @@ export interface IdentityDesk {
   look(mac: Mac, attempt: string): Promise<IdentityStep>
   /** Called after any attempt has changed; the returned function unsubscribes. */
   onAttemptChange(listener: () => void): () => void
-  /** By the sha256 of the key of a certificate that our CA signed; undefined when it is not known, or forgotten. */
+  /**
+   * By the sha256 of the key of a certificate that our CA signed; undefined when it is not known, forgotten, or has shown
+   * less than its files ask for by now.
+   */
   identityOfKey(keySha256: string): Identity | undefined
   /** A system that runs from the disk of its machine has used this key. */
   noteKept(keySha256: string): Promise<void>
