@@ -291,7 +291,7 @@ in_image() {
   start_tpm one
   in_image 'get_ca && make_key && is_tpm_key && prove_identity && tpm flushcontext -t && kit_curl -sS "$KIT_TLS/x" && keep_identity && ls "$KIT_IDENTITY"'
   [ "$status" -eq 0 ] || { echo "$output" && false; }
-  [ "$(grep -v '^says' <<<"$output" | xargs)" = '52:54:00:12:34:56 ca.pem certificate.pem ek.public key.pem key.private key.public mac openssl.cnf tier' ]
+  [ "$(grep -v '^says' <<<"$output" | xargs)" = '52:54:00:12:34:56 ca.pem certificate.pem ek.public key.pem key.private key.public mac openssl.cnf proved tier' ]
   # It has answered what only that TPM with that key can.
   grep -q '/identity/[0-9a-f]* {"proof":"[0-9a-f]\{64\}"}$' "$FOLDER/identity-asked"
   [ "$(stat -c %a "$KIT_IDENTITY"/* | sort -u)" = 600 ]

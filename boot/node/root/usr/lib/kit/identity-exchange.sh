@@ -178,8 +178,8 @@ take_certificate() {
     openssl x509 -in "$work/step" -out "$fresh" 2>/dev/null &&
     [ "$(openssl x509 -in "$fresh" -noout -pubkey)" = "$(read_request -noout -pubkey)" ] ||
     complain 'Cannot prove who this machine is: the certificate from the server is not one for its key' || return 1
-  (umask 077 && printf '%s\n' "$mac" >"$work/mac" && printf '%s\n' "$tier" >"$work/tier") || return 1
-  chmod 0600 "$fresh" && mv "$work/mac" "$work/tier" "$fresh" "$KIT_IDENTITY/" && : >"$KIT_IDENTITY/proved"
+  (umask 077 && printf '%s\n' "$mac" >"$work/mac" && printf '%s\n' "$tier" >"$work/tier" && : >"$work/proved") || return 1
+  chmod 0600 "$fresh" && mv "$work/mac" "$work/tier" "$work/proved" "$fresh" "$KIT_IDENTITY/"
 }
 
 # uptime_seconds: a clock that nobody sets.
