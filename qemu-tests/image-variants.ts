@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path'
 
 import { commandOutput } from '#lib/process.ts'
 
-import { changeOpenssl } from './package-change.ts'
+import { changeOpenssh } from './package-change.ts'
 import { imageFolder, PROJECT } from './test-lan.ts'
 
 /**
@@ -37,7 +37,7 @@ export async function buildVariant(name: VariantName): Promise<string> {
 async function addFiles(name: VariantName, base: string, added: string): Promise<void> {
   switch (name) {
     case 'next':
-      return changeOpenssl(join(base, 'root.squashfs'), added)
+      return changeOpenssh(join(base, 'root.squashfs'), added)
     case 'bad':
       return writeFiles(added, BAD_FILES)
     case 'later':
