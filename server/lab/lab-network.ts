@@ -44,7 +44,7 @@ export interface LabNetwork {
   stop(): Promise<void>
 }
 
-const LAB_BRIDGE = 'kit0'
+export const LAB_BRIDGE = 'kit0'
 const LAB_SERVER_IP = '10.77.0.1'
 const ROUTER_IP = '10.77.0.254'
 const POOL_FIRST = '10.77.0.100'

@@ -26,12 +26,16 @@ export class Loot {
   }
 }
 
-/** As they are, in base64 (at each of the three places in a group), and in hex. */
+/** The names of those that lie there in any form. */
 export function findSecrets(bytes: Buffer, secrets: Readonly<Record<string, string>>): readonly string[] {
-  return Object.entries(secrets).flatMap(([name, secret]) => {
-    const forms = [secret, Buffer.from(secret).toString('hex'), ...base64Forms(secret)]
-    return forms.some((form) => bytes.includes(form)) ? [name] : []
-  })
+  return Object.entries(secrets).flatMap(([name, secret]) =>
+    formsOf(secret).some((form) => bytes.includes(form)) ? [name] : [],
+  )
+}
+
+/** As it is, in hex, and in base64 at each of the three places in a group. */
+export function formsOf(secret: string): readonly string[] {
+  return [secret, Buffer.from(secret).toString('hex'), ...base64Forms(secret)]
 }
 
 function base64Forms(secret: string): readonly string[] {
