@@ -1,7 +1,7 @@
 // How the tests with virtual machines run: one after the other, for they share two cores and are emulated.
 
 /** A dozen boots each, which takes too long for every run: `npm run test:machines`. */
-const LONG = ['update', 'powerwash', 'powercut', 'identity'].map((name) => `qemu-tests/${name}.test.ts`)
+const LONG = ['update', 'powerwash', 'identity'].map((name) => `qemu-tests/${name}.test.ts`)
 
 // biome-ignore lint/style/noDefaultExport: ava wants it so
 export default {

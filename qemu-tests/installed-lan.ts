@@ -47,8 +47,8 @@ export function withDisk(lan: TestLan, machine: LabMachine) {
   } as const satisfies Partial<MachineSpec>
 }
 
-/** Enough for a good boot on two emulated cores, and no more than a bad one is to be waited for. */
-const AGENT_SETTINGS = 'TRIAL_SECONDS=180\nGRACE_SECONDS=10\n'
+/** Enough for a good boot on two emulated cores that others use, too; a bad one is waited for so long. */
+const AGENT_SETTINGS = 'TRIAL_SECONDS=420\nGRACE_SECONDS=10\n'
 
 export const INSTALLED_FILES: ProfileFiles = {
   'defaults/root/etc/kit/agent.conf': AGENT_SETTINGS,
