@@ -8,10 +8,10 @@ import {
   type KeyObject,
   sign,
 } from 'node:crypto'
-import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { mkdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 
-import { syncDirectory, temporaryPath, writeFileAtomically } from '#lib/atomic-file.ts'
+import { writeFileAtomically } from '#lib/atomic-file.ts'
 import { describeError, KitError, systemErrorCode } from '#lib/errors.ts'
 import type { Log } from '#lib/log.ts'
 
@@ -71,22 +71,7 @@ function signingKeyOf(privateKey: KeyObject): SigningKey {
 async function makeKey(file: string, log: Log): Promise<string> {
   const { privateKey } = generateKeyPairSync('ed25519')
   const pem = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
-  const directory = join(file, '..')
-  const temporary = temporaryPath(directory)
-  try {
-    const handle = await open(temporary, 'wx', 0o600)
-    try {
-      await handle.writeFile(pem)
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
-    await rename(temporary, file)
-  } catch (error) {
-    await rm(temporary, { force: true })
-    throw error
-  }
-  await syncDirectory(directory)
+  await writeFileAtomically(file, pem, 0o600)
   log.info({ file }, 'made the key that signs images; keep a copy: machines trust no other')
   return pem
 }

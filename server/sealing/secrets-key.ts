@@ -1,9 +1,9 @@
 // The key that opens what lies under secret/: made once, kept where only the server reads it.
 
-import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { mkdir, readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
-import { syncDirectory, temporaryPath } from '#lib/atomic-file.ts'
+import { writeFileAtomically } from '#lib/atomic-file.ts'
 import { describeError, KitError, systemErrorCode } from '#lib/errors.ts'
 import type { Log } from '#lib/log.ts'
 import type { Service } from '#lib/service.ts'
@@ -89,23 +89,8 @@ function unusable(file: string, reason: string): KitError {
 async function makeKey(file: string, log: Log): Promise<ReadKey> {
   const identity = await newIdentity()
   const recipient = await recipientOf(identity)
-  const directory = dirname(file)
-  await mkdir(directory, { recursive: true, mode: 0o700 })
-  const temporary = temporaryPath(directory)
-  try {
-    const handle = await open(temporary, 'wx', 0o600)
-    try {
-      await handle.writeFile(`# public key: ${recipient}\n${identity}\n`)
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
-    await rename(temporary, file)
-  } catch (error) {
-    await rm(temporary, { force: true })
-    throw error
-  }
-  await syncDirectory(directory)
+  await mkdir(dirname(file), { recursive: true, mode: 0o700 })
+  await writeFileAtomically(file, `# public key: ${recipient}\n${identity}\n`, 0o600)
   log.info(
     { file, recipient },
     'made the key of the secrets; keep a copy: nothing else opens what is under secret/',
