@@ -12,6 +12,7 @@ export const ERROR_STATUS = {
   'method-not-allowed': 405,
   conflict: 409,
   'stale-boot': 409,
+  'grant-used': 409,
   'too-large': 413,
   'too-many-requests': 429,
   internal: 500,
