@@ -4,9 +4,11 @@ import { join } from 'node:path'
 
 import test from 'ava'
 
+import { LAB_BRIDGE } from '#lab/lab-network.ts'
 import { findPairingLines } from '#lab/pairing.ts'
 import type { Vm } from '#lab/vm.ts'
 import type { Mac } from '#lib/mac.ts'
+import type { MachineView } from '#machine/ports.ts'
 import { makeSwtpmWithCertificate } from '#testing/swtpm.ts'
 
 import { BOOT_TIMEOUT_MS } from './event-watch.ts'
@@ -25,6 +27,7 @@ import { startImpostor } from './impostor.ts'
 import { machineDisk, withDisk } from './installed-lan.ts'
 import { fingerprint } from './machine-disk.ts'
 import { keyNeedle } from './planted.ts'
+import type { Replayed } from './replay-wire.ts'
 import { BIOS, UEFI } from './test-lan.ts'
 
 test('secrets reach the machine that has proved who it is, and nobody else', async (t) => {
@@ -45,6 +48,8 @@ test('secrets reach the machine that has proved who it is, and nobody else', asy
   const impostor = await spoof(scene)
   tell('the impostor was refused')
   await uefi.kill()
+  await replay(scene)
+  tell('what machines said in the clear was said again, for nothing')
   const started = await moveDisk(scene, 'disk-first')
   tell('what started from the disk in another machine was refused')
   await person.does('audit', 'verify')
@@ -188,6 +193,39 @@ async function spoof({ t, lan, person }: Scene): Promise<Vm> {
   t.is((await lan.events('secrets-sent', mac)).length, sent)
   t.is((await lan.events('identity-issued', mac)).length, 1)
   return vm
+}
+
+/** Of no use to somebody who has heard all of it: the installs, the starts, and everything since. */
+async function replay({ t, lan, person }: Scene): Promise<void> {
+  const { folder, netns, server } = lan.network
+  await netns.run('ip', ['address', 'add', '10.77.0.66/24', 'dev', LAB_BRIDGE])
+  const state = async () => ({
+    machines: await Promise.all([UEFI, BIOS].map(({ mac }) => server.client.machine(mac))),
+    identities: await person.does('identities', '--json'),
+  })
+  const before = await state()
+  const later = await lan.fromNow()
+  const script = join(import.meta.dirname, 'replay-wire.ts')
+  const said = await netns.run(process.execPath, [
+    script,
+    ...[join(folder, 'wire.pcap'), '10.77.0.1', '8080', '10.77.0.66'],
+  ])
+  const { connections, requests, statuses } = JSON.parse(said) as Replayed
+  t.log(`${requests} requests of ${connections} connections, by status:`, statuses)
+  t.true(requests > 50, 'two installs are in the capture')
+  const after = await state()
+  for (const [index, machine] of after.machines.entries())
+    t.deepEqual({ ...machine, ...before.machines[index], ...anybodysWord(machine) }, machine)
+  t.deepEqual({ ...after, machines: [] }, { ...before, machines: [] })
+  for (const { mac } of [UEFI, BIOS]) {
+    for (const kind of ['secrets-sent', 'identity-issued', 'checked-in', 'slot-good'] as const)
+      t.is((await later.events(kind, mac)).length, 0, `${kind} of ${mac}`)
+  }
+}
+
+/** That it was seen, and where: only for show. */
+function anybodysWord({ lastSeenMs, address, firmware }: MachineView): Partial<MachineView> {
+  return { lastSeenMs, ...(address && { address }), ...(firmware && { firmware }) }
 }
 
 async function isRefused({ t, person }: Pick<Scene, 't' | 'person'>, mac: Mac): Promise<void> {

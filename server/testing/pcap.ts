@@ -1,4 +1,4 @@
-// Reads the UDP packets out of a tcpdump capture, for tests against real firmware.
+// Reads the frames of a tcpdump capture, and the UDP packets out of them.
 
 import { readFile } from 'node:fs/promises'
 
@@ -20,23 +20,35 @@ const LINK_ETHERNET = 1
 const ETHERTYPE_IPV4 = 0x0800
 const PROTOCOL_UDP = 17
 
-/** All IPv4 UDP packets of a classic little-endian Ethernet capture, in order. Throws DecodeError for any other kind of file. */
+/** All IPv4 UDP packets of a capture, in order. Throws DecodeError for another kind of file. */
 export async function readUdpCapture(file: string | URL): Promise<readonly CapturedUdp[]> {
-  const bytes = await readFile(file)
-  if (
-    bytes.readUInt32LE(0) !== MAGIC_LITTLE_ENDIAN_MICROSECONDS ||
-    bytes.readUInt32LE(20) !== LINK_ETHERNET
-  ) {
-    throw new DecodeError(`${file} is no little-endian Ethernet capture`)
-  }
   const packets: CapturedUdp[] = []
-  for (let offset = 24, frame = 1; offset < bytes.length; frame++) {
-    const capturedBytes = bytes.readUInt32LE(offset + 8)
-    const packet = findUdp(frame, bytes.subarray(offset + 16, offset + 16 + capturedBytes))
+  let frame = 1
+  for (const ethernet of readFrames(await readFile(file))) {
+    const packet = findUdp(frame++, ethernet)
     if (packet !== undefined) packets.push(packet)
-    offset += 16 + capturedBytes
   }
   return packets
+}
+
+/**
+ * Every frame of a classic little-endian Ethernet capture; one that is cut off at the end of a capture under way is left out.
+ * Throws DecodeError for another kind of file.
+ */
+export function* readFrames(capture: Buffer): Generator<Buffer> {
+  if (
+    capture.length < 24 ||
+    capture.readUInt32LE(0) !== MAGIC_LITTLE_ENDIAN_MICROSECONDS ||
+    capture.readUInt32LE(20) !== LINK_ETHERNET
+  ) {
+    throw new DecodeError('The file is no little-endian Ethernet capture')
+  }
+  for (let offset = 24; offset + 16 <= capture.length; ) {
+    const end = offset + 16 + capture.readUInt32LE(offset + 8)
+    if (end > capture.length) return
+    yield capture.subarray(offset + 16, end)
+    offset = end
+  }
 }
 
 function findUdp(frame: number, ethernet: Uint8Array): CapturedUdp | undefined {
