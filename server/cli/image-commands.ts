@@ -15,7 +15,7 @@ import { createProgress } from '#setup/progress.ts'
 
 import { type AnswerOptions, JSON_OPTION, type Server, show } from './answers.ts'
 import type { CliIo } from './cli-io.ts'
-import { followImport } from './follow-import.ts'
+import { absoluteSource, followImport } from './follow-import.ts'
 import { renderImages } from './render-images.ts'
 
 /** Every byte of an image from a slow disk that others use too: a gigabyte takes a minute or two. */
@@ -48,7 +48,7 @@ export function addImageCommands(program: Command, io: CliIo, server: Server): v
       '\nPaths are looked up by the server. Ctrl-C leaves the import to the server, which goes on.',
     )
     .action(async (source: string, options: ImportOptions) => {
-      await importImage(await server(), io, { ...options, source: absolute(source) })
+      await importImage(await server(), io, { ...options, source: absoluteSource(source) })
     })
   image
     .command('list')
@@ -107,13 +107,10 @@ async function importImage(
 ): Promise<void> {
   const body = { source, ...(channel !== undefined && { channel }) }
   const { id } = (await http.request('POST', '/api/v1/images/imports', body)) as { readonly id: string }
-  const version = await followImport(http, io, id)
+  const path = `/api/v1/images/imports/${id}`
+  const words = { path, title: 'Importing the image', later: 'kateskit image list' }
+  const { version } = await followImport<{ readonly version: string }>(http, io, words)
   io.stdout.write(`Image ${version} is here${channel === undefined ? '' : `, and ${channel} points at it`}\n`)
-}
-
-/** The server has another working directory than the person. */
-function absolute(source: string): string {
-  return /^https?:\/\//i.test(source) ? source : resolve(source)
 }
 
 async function runVerify(http: JsonHttp, io: CliIo, version: string | undefined): Promise<void> {

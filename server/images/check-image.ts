@@ -3,9 +3,8 @@
 import { stat } from 'node:fs/promises'
 
 import { systemErrorCode } from '#lib/errors.ts'
+import { readContent } from '#lib/file-bytes.ts'
 import type { ImageFile, StoredImage } from '#machine/ports.ts'
-
-import { readContent } from './file-bytes.ts'
 
 /** By size alone: microseconds a file. Empty when all is well. */
 export function findQuickProblems(image: StoredImage): Promise<readonly string[]> {

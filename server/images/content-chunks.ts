@@ -2,7 +2,7 @@
 
 import { createHash, hash } from 'node:crypto'
 
-import { type ReadOptions, readBlocks } from './file-bytes.ts'
+import { type ReadOptions, readBlocks } from '#lib/file-bytes.ts'
 
 /**
  * Measured on the real root image: one changed package leaves 1.4 % of the bytes in chunks that the old image lacks.

@@ -5,10 +5,9 @@ import { chmod, copyFile, open, rename, truncate, writeFile } from 'node:fs/prom
 import { join } from 'node:path'
 
 import { systemErrorCode } from '#lib/errors.ts'
-
+import { type ReadOptions, readContent } from '#lib/file-bytes.ts'
 import type { BuildFile, BuildManifest } from './build-manifest.ts'
 import { listChunks } from './content-chunks.ts'
-import { type ReadOptions, readContent } from './file-bytes.ts'
 import { packNewc, paddingTo4 } from './newc.ts'
 import type { SigningKey } from './signing-key.ts'
 

@@ -5,10 +5,10 @@ import { open, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { createGunzip, createZstdDecompress } from 'node:zlib'
 
 import * as tar from 'tar-stream'
 
+import { decompressorsOf } from '#lib/decompress.ts'
 import { describeError, KitError, systemErrorCode } from '#lib/errors.ts'
 
 import type { ImageSource, SourceOptions } from './image-source.ts'
@@ -54,7 +54,7 @@ export function tarSource(file: string, options: TarOptions): ImageSource {
       },
     })
     const feeding = feed(createReadStream(from), {
-      through: [counted, ...(await decompressor(from))],
+      through: [counted, ...(await decompressorsOf(from))],
       extract,
       signal,
     })
@@ -88,18 +88,6 @@ async function feed(
   { through, extract, signal }: { through: Transform[]; extract: tar.Extract; signal: AbortSignal },
 ): Promise<void> {
   await pipeline([from, ...through, extract as unknown as NodeJS.WritableStream], { signal })
-}
-
-/** By the first bytes, whatever the file is called. */
-async function decompressor(file: string): Promise<Transform[]> {
-  const handle = await open(file)
-  try {
-    const { buffer } = await handle.read(Buffer.alloc(4), 0, 4, 0)
-    if (buffer.readUInt16BE() === 0x1f8b) return [createGunzip()] // RFC 1952 §2.3.1
-    return buffer.readUInt32LE() === 0xfd2fb528 ? [createZstdDecompress()] : [] // RFC 8878 §3.1.1
-  } finally {
-    await handle.close()
-  }
 }
 
 type TarEntry = tar.Extract extends AsyncIterable<infer Entry> ? Entry : never

@@ -3,7 +3,7 @@
 import { rename } from 'node:fs/promises'
 import { join } from 'node:path'
 
-import { download } from './download.ts'
+import { download } from '#lib/download.ts'
 import type { ImageSource, SourceOptions } from './image-source.ts'
 import { MANIFEST, MANIFEST_MAX_BYTES, readManifestFile } from './source-folder.ts'
 import { tarSource } from './source-tar.ts'

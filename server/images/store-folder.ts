@@ -6,10 +6,9 @@ import { join } from 'node:path'
 
 import { syncDirectory, TEMPORARY_PREFIX } from '#lib/atomic-file.ts'
 import { describeError, KitError, systemErrorCode } from '#lib/errors.ts'
+import { readContent, syncFile } from '#lib/file-bytes.ts'
 import { createKeyedQueue } from '#lib/keyed-queue.ts'
-
 import type { BuildFile } from './build-manifest.ts'
-import { readContent, syncFile } from './file-bytes.ts'
 import { type ImageRecord, readRecord, writeRecord } from './image-record.ts'
 
 /** What an import that was interrupted has fetched is of use for so long. */

@@ -6,18 +6,17 @@ import { join } from 'node:path'
 import { writeFileAtomically } from '#lib/atomic-file.ts'
 import type { Clock } from '#lib/clock.ts'
 import { describeError, KitError } from '#lib/errors.ts'
+import { ImportJobs, type OnProgress } from '#lib/import-jobs.ts'
 import { createKeyedQueue } from '#lib/keyed-queue.ts'
 import type { Log } from '#lib/log.ts'
 import type { Service } from '#lib/service.ts'
+import { nameSource } from '#lib/source-name.ts'
 import type { EventKind } from '#machine/event.ts'
 import type { EventLog, ImageStore, Images, SignedManifest, StoredImage } from '#machine/ports.ts'
-
 import { isSameBuild } from './build-manifest.ts'
 import { findProblems, findQuickProblems } from './check-image.ts'
 import { storedImageOf } from './image-record.ts'
-import { nameSource } from './image-source.ts'
 import { importImage } from './import-image.ts'
-import { ImportJobs } from './import-jobs.ts'
 import { compareImages } from './newest.ts'
 import { renewKey } from './renew-key.ts'
 import { createManifestSigner } from './signed-manifests.ts'
@@ -49,7 +48,10 @@ class KeptImages implements ImageStore, Images, Service {
   readonly name = 'images'
   readonly #options: ImageStoreOptions
   readonly #folder: StoreFolder
-  readonly #jobs = new ImportJobs()
+  readonly #jobs = new ImportJobs<{ readonly version: string }>({
+    what: 'the image',
+    describe: ({ version }) => `image ${version}`,
+  })
   readonly #listeners = new Set<(imported?: string) => void>()
   readonly #stopping = new AbortController()
   readonly #refreshes = createKeyedQueue<'refresh'>()
@@ -115,15 +117,16 @@ class KeptImages implements ImageStore, Images, Service {
   }
 
   startImport(source: string): string {
-    return this.#jobs.start({ source, run: (onProgress) => this.#import(source, onProgress) })
+    const run = async (onProgress: OnProgress) => ({ version: await this.#import(source, onProgress) })
+    return this.#jobs.start({ source, run })
   }
 
   importProgress(id: string) {
     return this.#jobs.progress(id)
   }
 
-  importDone(id: string): Promise<string> {
-    return this.#jobs.done(id)
+  async importDone(id: string): Promise<string> {
+    return (await this.#jobs.done(id)).version
   }
 
   async verify(version: string): Promise<readonly string[]> {
@@ -147,14 +150,14 @@ class KeptImages implements ImageStore, Images, Service {
     return () => this.#listeners.delete(listener)
   }
 
-  async #import(source: string, onProgress: (percent: number, text: string) => void): Promise<string> {
+  async #import(source: string, onProgress: OnProgress): Promise<string> {
     const { clock, log } = this.#options
     const startMs = clock.monotonicMs()
     const key = this.#signing?.key
     if (key === undefined) throw new KitError('unavailable', 'Cannot import an image: the server is starting')
     try {
       const signal = this.#stopping.signal
-      const name = await nameSource(source)
+      const name = await nameSource(source, SOURCES)
       const { record, isKnown } = await importImage(name, {
         store: this.#folder,
         key,
@@ -269,6 +272,8 @@ class KeptImages implements ImageStore, Images, Service {
     })
   }
 }
+
+const SOURCES = "name the built image's folder, a tar of it, or the URL of either, as the server sees it"
 
 /** The version that images/import named at the last start. */
 const STARTED_WITH = 'started-with'

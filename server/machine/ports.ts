@@ -1,5 +1,6 @@
 // The interfaces through which the front doors and the domain reach the outside. Adapters implement them.
 
+import type { JobProgress } from '#lib/import-jobs.ts'
 import type { Ipv4 } from '#lib/ipv4.ts'
 import type { Mac } from '#lib/mac.ts'
 
@@ -165,16 +166,7 @@ export interface StoredImage extends Image {
   readonly importedMs: number
 }
 
-export type ImportProgress =
-  | { readonly state: 'running'; readonly percent: number; readonly text: string }
-  | { readonly state: 'done'; readonly percent: 100; readonly text: string; readonly version: string }
-  | {
-      readonly state: 'failed'
-      readonly percent: number
-      readonly text: string
-      readonly error: string
-      readonly fix?: string
-    }
+export type ImportProgress = JobProgress<{ readonly version: string }>
 
 /** The images of this server: content-addressed files, signed manifests. */
 export interface ImageStore {

@@ -2,9 +2,9 @@
 
 import { type FileHandle, open, readFile, rm } from 'node:fs/promises'
 
-import { writeFileAtomically } from '#lib/atomic-file.ts'
-import type { Clock } from '#lib/clock.ts'
-import { describeError, KitError, systemErrorCode } from '#lib/errors.ts'
+import { writeFileAtomically } from './atomic-file.ts'
+import type { Clock } from './clock.ts'
+import { describeError, KitError, systemErrorCode } from './errors.ts'
 
 export interface DownloadOptions {
   readonly signal: AbortSignal
