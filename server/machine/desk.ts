@@ -8,11 +8,13 @@ import { KitError } from '#lib/errors.ts'
 import type { KeyedQueue } from '#lib/keyed-queue.ts'
 import type { Mac } from '#lib/mac.ts'
 
-import { type BootPlan, decideBootPlan, diskArguments, isImagePlan, type ServerWords } from './boot-plan.ts'
+import { type BootPlan, decideBootPlan, diskArguments, type ServerWords } from './boot-plan.ts'
 import { decideCheckIn, findDoubt } from './check-in.ts'
 import type { Consultant, Consultation } from './consultant.ts'
+import { diskRefused, scriptSent } from './desk-news.ts'
 import { decideDiskPlan } from './disk-plan.ts'
-import type { EventKind, NewEvent } from './event.ts'
+import { DiskReturns } from './disk-returns.ts'
+import type { EventKind } from './event.ts'
 import type { Fleet } from './fleet.ts'
 import type { Boot, Machine, SlotName } from './machine.ts'
 import type { MachineAudit } from './machine-audit.ts'
@@ -73,11 +75,13 @@ export class Desk implements MachineDesk {
   readonly #holds = new Repeats()
   readonly #refusals = new Repeats()
   readonly #diskRefusals = new Repeats()
+  readonly #diskReturns: DiskReturns
   readonly #scripts: Pace
   readonly #scriptsOfOne: Pace
 
   constructor(options: DeskOptions) {
     this.#options = options
+    this.#diskReturns = new DiskReturns(options.clock)
     this.#scripts = new Pace(options.clock, SCRIPTS_TOLD)
     this.#scriptsOfOne = new Pace(options.clock, SCRIPTS_TOLD_OF_ONE)
   }
@@ -87,7 +91,9 @@ export class Desk implements MachineDesk {
     const mac = primaryOf(asked)
     await roster.seen(asked, sighting)
     const consultation = await consultant.consult(mac)
-    return queue.run(mac, () => this.#offer(mac, this.#plan(mac, consultation, wish)))
+    return queue.run(mac, () =>
+      this.#offer(mac, this.#plan(mac, consultation, wish ?? this.#diskReturns.wishOf(mac))),
+    )
   }
 
   /** A machine nobody knows is there all the same: this server has lost its database, or is another one than before. */
@@ -95,6 +101,7 @@ export class Desk implements MachineDesk {
     const { roster, machines, clock, queue } = this.#options
     return queue.run(mac, async () => {
       if ((await roster.takeIn(mac, {})) === undefined) throw tooMany()
+      this.#diskReturns.forget(mac)
       const boot: Boot = { id: newId(), mac, mintedMs: clock.nowMs(), plan: 'disk' }
       return machines.saveBoot(by === undefined ? boot : { ...boot, keySha256: by.keySha256 })
     })
@@ -131,6 +138,7 @@ export class Desk implements MachineDesk {
 
   async checkIn(mac: Mac, checkIn: CheckIn, by?: Speaker): Promise<void> {
     const { queue, rollouts } = this.#options
+    if (checkIn.phase === 'running') this.#diskReturns.forget(mac)
     const { isNews, turnedBack } = await queue.run(mac, () => this.#takeCheckIn(mac, checkIn, by))
     // Outside the machine's queue, for it looks at all machines.
     if (isNews || rollouts.lockOf(mac) !== undefined) await rollouts.settle(mac)
@@ -209,6 +217,7 @@ export class Desk implements MachineDesk {
     }
     const isTold = plan.kind === 'hold' && !this.#holds.isNews(mac, plan.reason)
     if (plan.kind !== 'hold') this.#holds.forget(mac)
+    this.#diskReturns.offered(mac, plan)
     const minted = await machines.offerBoot(boot, await this.#staleUntilMs(machine))
     const isNews = !isTold && this.#scriptsOfOne.take(mac) && this.#scripts.take()
     if (isNews) await events.append(scriptSent(minted, plan))
@@ -333,15 +342,4 @@ function saysMore(before: Machine, after: Machine): boolean {
 
 function newId(): string {
   return randomBytes(12).toString('hex')
-}
-
-function scriptSent(boot: Boot, plan: BootPlan): NewEvent {
-  const what = isImagePlan(plan) ? `, image ${plan.image.version}` : `: ${plan.reason}`
-  const message = `boot plan ${plan.kind}${what}`
-  return { kind: 'boot-script-sent', mac: boot.mac, message, data: { plan: plan.kind, boot: boot.id } }
-}
-
-function diskRefused(mac: Mac, lines: string): NewEvent {
-  const [first = ''] = lines.split('\n', 1)
-  return { kind: 'disk-refused', mac, message: first, data: { lines } }
 }

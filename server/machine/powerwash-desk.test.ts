@@ -214,6 +214,21 @@ test('a machine that starts from its disk is taken in by a server that has lost 
   t.like(await all.desk.target(mac, id), { imageVersion: '0.1.0', mayStage: true, isGood: true })
 })
 
+test('a machine that is back from its disk at once has nothing there to start: it is installed', async (t) => {
+  const all = await startRegistry(t, { tree: withRole() })
+  await install(all, mac, '0.1.0')
+  t.is(await planOf(all), 'local-disk')
+  all.clock.turn(9_000)
+  t.is(await planOf(all), 'install')
+  t.is(await planOf(all), 'install', 'also when it did not get that far')
+  all.clock.turn(300_000)
+  t.is(await planOf(all), 'local-disk', 'that was another day')
+  await all.desk.nameBoot(mac, 'a')
+  t.is(await planOf(all), 'local-disk', 'its disk has started since')
+  await all.powerwashes.request(mac, 'keep')
+  t.is(await planOf(all), 'powerwash', 'what a person asked for comes first')
+})
+
 test('an image that never comes up after its installation is not written again before somebody lets it', async (t) => {
   const all = await startRegistry(t, { tree: withRole(), versions: ['1'] })
   all.shelf.put('2')
