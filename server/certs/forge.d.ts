@@ -16,5 +16,8 @@ declare module 'node-forge' {
   }
   namespace pki {
     function getTBSCertificate(certificate: Certificate): asn1.Asn1
+    function certificateExtensionsFromAsn1(
+      extensions: asn1.Asn1,
+    ): readonly { readonly name?: string; readonly subjectKeyIdentifier?: string }[]
   }
 }
