@@ -44,6 +44,10 @@ export interface NodeRecord {
   readonly state: 'granted' | 'joined' | 'failed'
   /** Of Kubernetes, `v1.33.1`, when it was granted or upgraded last. */
   readonly version: string
+  /** It was part of the cluster once: its etcd may have data. */
+  readonly hasJoined?: true
+  /** The boot that it was cordoned in by this server, for a restart. */
+  readonly drainedBoot?: string
   readonly reason?: string
   readonly sinceMs: number
 }
@@ -56,6 +60,8 @@ export interface GrantRecord {
   readonly action: NodeAction
   /** Of the bootstrap token (the part that is no secret), while there is one. */
   readonly tokenId?: string
+  /** sha256 of what a `restore` takes. */
+  readonly snapshot?: string
   readonly issuedMs: number
   readonly expiresMs: number
   /** `open`: handed out. `used`: a certificate was signed for it, or the machine said that it is done. `closed`: over. */
@@ -142,6 +148,8 @@ export interface EtcdMember {
   readonly peerUrls: readonly string[]
   readonly isHealthy: boolean
   readonly isLeader: boolean
+  /** Has the data and no vote yet. */
+  readonly isLearner?: boolean
 }
 
 /** Who asks for a kubelet's certificate with a bootstrap token. Pure data for `judgeNodeRequest`. */
@@ -179,7 +187,10 @@ export interface Cluster {
   ensureBasics(): Promise<void>
   /** In the cluster, signed into cluster-info, and usable when it resolves. */
   mintToken(wish: TokenWish): Promise<BootstrapToken>
+  /** Nothing when it is not there any more. */
   revokeToken(id: string): Promise<void>
+  /** Revokes the tokens of ours that are not among `knownIds`; resolves with their ids. None where listing Secrets is refused (adopted clusters): they expire. */
+  sweepTokens(knownIds: readonly string[]): Promise<readonly string[]>
   /** Node, lease and certificate requests of a node that comes back under its name. Pods bound to it go with the Node. */
   forgetNode(name: string): Promise<void>
   setCordon(name: string, isCordoned: boolean): Promise<void>
@@ -193,7 +204,7 @@ export interface Cluster {
   ): void
   /** Asks etcd itself, by way of the control planes' addresses. */
   etcdMembers(): Promise<readonly EtcdMember[]>
-  /** Throws KitError `conflict` when what is left would have no quorum. */
+  /** Nothing when it is not there any more. Throws KitError `conflict` when what is left would have no quorum. */
   removeEtcdMember(id: string): Promise<void>
 }
 
