@@ -2,7 +2,7 @@
 
 import { z } from 'zod'
 
-import { findIpv4, type Ipv4, ipv4ToNumber } from '#lib/ipv4.ts'
+import { findIpv4, type Ipv4, ipv4ToNumber, type Subnet, subnetOf } from '#lib/ipv4.ts'
 
 /** Addresses a server may hand out: both ends belong to it. */
 export interface Ipv4Pool {
@@ -62,3 +62,16 @@ export const ipv4Pool: Shape<Ipv4Pool> = shapeOf((text) => {
   if (first === undefined || last === undefined || rest.length > 0) return undefined
   return ipv4ToNumber(first) <= ipv4ToNumber(last) ? { first, last } : undefined
 })
+
+/** `10.244.0.0/16`: the network's own address, with at least and at most so many bits. */
+export function ipv4Subnet(leastBits: number, mostBits: number): Shape<Subnet> {
+  return shapeOf((text) => {
+    const [address = '', bits = '', ...rest] = text.split('/')
+    const ip = findIpv4(address)
+    const prefixBits = /^\d{1,2}$/.test(bits) ? Number(bits) : -1
+    if (ip === undefined || rest.length > 0 || prefixBits < leastBits || prefixBits > mostBits)
+      return undefined
+    const subnet = subnetOf(ip, prefixBits)
+    return subnet.network === ip ? subnet : undefined
+  })
+}

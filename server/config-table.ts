@@ -1,49 +1,10 @@
 // Every setting of the server: one table from which loading, `kateskit config explain` and docs/configuration.md come.
 
-import {
-  boolean,
-  integer,
-  ipv4,
-  ipv4List,
-  ipv4Pool,
-  matching,
-  oneOf,
-  optional,
-  type Shape,
-} from './config-shapes.ts'
-
-/** What a default may depend on. */
-export interface HostFacts {
-  readonly hostname: string
-  /** `$XDG_CACHE_HOME`, else `~/.cache`. */
-  readonly cacheDirectory: string
-}
-
-export interface ConfigRule<Value> {
-  readonly meaning: string
-  /** What the value must be: completes "Cannot use <key> "<value>": it must be …". */
-  readonly expected: string
-  readonly shape: Shape<Value>
-  /** As it would stand in the file; empty for none. */
-  readonly fallback: string | ((host: HostFacts) => string)
-  /** The default in words, where `fallback` does not say it. */
-  readonly fallbackText?: string
-  /** A path: relative ones are taken from the working directory, and `~/` is the home directory. */
-  readonly isPath?: true
-  /** A change is applied while the server runs; all others need a restart. */
-  readonly isLive?: true
-}
-
-const rule = <Value>(fields: ConfigRule<Value>) => fields
+import { CLUSTER_CONFIG } from './config-cluster.ts'
+import { ADDRESS, type ConfigRule, DOMAIN, PATH, rule, SWITCH } from './config-rule.ts'
+import { integer, ipv4List, ipv4Pool, matching, oneOf, optional } from './config-shapes.ts'
 
 const PORT = { expected: 'a port number (0 takes any free one)', shape: integer(0, 65_535) }
-const SWITCH = { expected: 'true or false', shape: boolean }
-const ADDRESS = { expected: 'an IPv4 address, or empty', shape: optional(ipv4), fallback: '' }
-const PATH = { expected: 'a path', shape: matching(/^[^\0]+$/), isPath: true } as const
-
-/** RFC 1123 §2.1: labels of letters, digits and dashes. */
-const DOMAIN =
-  /^(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$/i
 
 export const CONFIG_TABLE = {
   'dhcp/interface': rule({
@@ -234,6 +195,7 @@ export const CONFIG_TABLE = {
   }),
   'state/directory': rule({ meaning: 'where the database lies', ...PATH, fallback: 'var/state' }),
   'bundles/directory': rule({ meaning: 'where overlay bundles lie', ...PATH, fallback: 'var/bundles' }),
+  ...CLUSTER_CONFIG,
   'log/level': rule({
     meaning: 'the least weighty messages that are written',
     expected: 'debug, info, warn or error',

@@ -8,7 +8,8 @@ import type { Service } from '#lib/service.ts'
 import { type FileWatch, watchFiles } from '#profiles/watch-files.ts'
 
 import { type Config, ConfigError } from './config.ts'
-import { CONFIG_TABLE, type ConfigKey, type ConfigRule } from './config-table.ts'
+import type { ConfigRule } from './config-rule.ts'
+import { CONFIG_TABLE, type ConfigKey } from './config-table.ts'
 
 export interface ConfigChange {
   readonly config: Config

@@ -13,7 +13,8 @@ import { compareDocsTable, docsCell } from '#testing/docs-table.ts'
 
 import { ConfigError, type LoadOptions, loadConfig } from './config.ts'
 import { checkNetwork } from './config-checks.ts'
-import { CONFIG_KEYS, CONFIG_TABLE, type ConfigRule, variableOf } from './config-table.ts'
+import type { ConfigRule } from './config-rule.ts'
+import { CONFIG_KEYS, CONFIG_TABLE, variableOf } from './config-table.ts'
 import { type ConfigChange, watchConfig } from './config-watch.ts'
 
 /** A working directory with flat files in `config/`. */

@@ -7,16 +7,9 @@ import { KitError } from '#lib/errors.ts'
 import type { ExplainedValue } from '#machine/ports.ts'
 
 import { checkTogether } from './config-checks.ts'
+import type { ConfigRule, HostFacts } from './config-rule.ts'
 import { type ConfigProblem, type ConfigSources, gatherTexts, type SetText } from './config-sources.ts'
-import {
-  CONFIG_KEYS,
-  CONFIG_TABLE,
-  type ConfigKey,
-  type ConfigRule,
-  type ConfigValues,
-  type HostFacts,
-  variableOf,
-} from './config-table.ts'
+import { CONFIG_KEYS, CONFIG_TABLE, type ConfigKey, type ConfigValues, variableOf } from './config-table.ts'
 
 export interface LoadOptions {
   /** Where the flat files lie; else `KATESKIT_CONFIG`, else `config`. */

@@ -5,6 +5,7 @@ import type { Mac } from '#lib/mac.ts'
 
 import { type ChoiceFacts, chooseForNew, chooseForRunning, type ImageChoice } from './image-choice.ts'
 import type { Machine } from './machine.ts'
+import { nodeRoleOf } from './node-settings.ts'
 import type { Channel, ImageStore, Profiles, UpdateFailure } from './ports.ts'
 import type { Profile } from './profile.ts'
 import type { ReleaseBook } from './release-book.ts'
@@ -192,5 +193,5 @@ function isCanary(profile: Profile): boolean {
 }
 
 function isControlPlane(profile: Profile): boolean {
-  return profile.role === 'control-plane'
+  return nodeRoleOf(profile) === 'control-plane'
 }

@@ -6,6 +6,14 @@ import { didYouMean } from '#lib/nearest.ts'
 import { findBytes } from './amounts.ts'
 import { DISK_CONDITIONS_EXPECTED, findDiskConditions } from './disk-conditions.ts'
 import { IDENTITY_RULES } from './identity.ts'
+import {
+  CNI_NAMES,
+  findKubeletArguments,
+  findLabels,
+  findSpanSeconds,
+  findTaints,
+  NODE_ROLES,
+} from './node-settings.ts'
 import { findScriptProblem } from './script-text.ts'
 import { SECRETS_KEPT } from './secret-ports.ts'
 import { findUpdateWindow, UPDATE_WINDOW_EXPECTED } from './update-window.ts'
@@ -146,6 +154,48 @@ export const SETTINGS: readonly SettingRule[] = [
       'whether a copy of its secret files is kept on persistence, for a start without the server, or they are in memory only',
     fallback: 'persist',
     check: oneOf(...SECRETS_KEPT),
+  },
+  {
+    key: 'kubernetes',
+    meaning:
+      'its part in the cluster ([kubernetes.md](kubernetes.md)); default: its role, when that is called so, else none',
+    check: oneOf(...NODE_ROLES),
+  },
+  {
+    key: 'cni',
+    meaning: 'which network plugin it is given',
+    fallback: 'bridge',
+    check: oneOf(...CNI_NAMES),
+  },
+  {
+    key: 'node-labels',
+    meaning: 'labels of its node, separated by blanks',
+    check: found(findLabels, 'key=value, separated by blanks, no key twice'),
+  },
+  {
+    key: 'node-taints',
+    meaning: 'taints of its node, separated by blanks',
+    check: found(findTaints, 'key=value:NoSchedule, :PreferNoSchedule or :NoExecute, separated by blanks'),
+  },
+  {
+    key: 'kubelet-arguments',
+    meaning: "flags of its kubelet such as max-pods=50, one a line; not those of kubeadm's own",
+    check: found(
+      findKubeletArguments,
+      'name=value, one a line, no name twice, none that kubeadm gives itself',
+    ),
+  },
+  {
+    key: 'registry-mirror',
+    meaning: "whether container images come through this server's registry first",
+    fallback: 'no',
+    check: oneOf('yes', 'no'),
+  },
+  {
+    key: 'etcd-snapshot-every',
+    meaning: 'how often a control plane sends a snapshot of etcd; 0 is never',
+    fallback: '1h',
+    check: found(findSpanSeconds, 'a span such as 90s, 30m, 1h or 2d, at least 60s, or 0'),
   },
   {
     key: 'console',

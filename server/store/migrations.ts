@@ -109,6 +109,25 @@ const MIGRATIONS: readonly Migration[] = [
       'alter table boots add column key_sha256 text',
     ],
   },
+  {
+    name: '2026-11-cluster',
+    statements: [
+      `create table clusters (
+        position integer primary key check (position = 1), id text not null, name text not null, endpoint text not null,
+        is_adopted integer not null, founder text, is_up integer not null, since_ms integer not null, restore_from text
+      ) strict`,
+      `create table nodes (
+        mac text primary key, name text not null, role text not null, number integer not null,
+        state text not null, version text not null, has_joined integer not null, drained_boot text, reason text,
+        since_ms integer not null
+      ) strict, without rowid`,
+      `create table grants (
+        boot text primary key, mac text not null, key_sha256 text not null, action text not null, token_id text,
+        snapshot text, issued_ms integer not null, expires_ms integer not null, state text not null
+      ) strict, without rowid`,
+      'create index grants_by_mac on grants (mac, issued_ms)',
+    ],
+  },
 ]
 
 /**

@@ -5,6 +5,7 @@ import type { Generated } from 'kysely'
 import type { Ipv4 } from '#lib/ipv4.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { TokenRole } from '#machine/access-ports.ts'
+import type { GrantRecord, NodeAction, NodeRecord, NodeRole } from '#machine/cluster-ports.ts'
 import type { EventKind } from '#machine/event.ts'
 import type { Tier } from '#machine/identity.ts'
 import type { MachineState } from '#machine/lifecycle.ts'
@@ -148,6 +149,48 @@ export interface LockRow {
   since_ms: number
 }
 
+export interface ClusterRow {
+  /** 1: there is one at most. */
+  position: number
+  id: string
+  name: string
+  endpoint: string
+  /** 0 or 1, as `is_up`. */
+  is_adopted: number
+  founder: Mac | null
+  is_up: number
+  since_ms: number
+  restore_from: string | null
+}
+
+export interface NodeRow {
+  mac: Mac
+  name: string
+  role: NodeRole
+  /** `index`, which is a word of SQL. */
+  number: number
+  state: NodeRecord['state']
+  version: string
+  /** 0 or 1. */
+  has_joined: number
+  drained_boot: string | null
+  reason: string | null
+  since_ms: number
+}
+
+export interface GrantRow {
+  boot: string
+  mac: Mac
+  key_sha256: string
+  action: NodeAction
+  /** The part of the token that is no secret. */
+  token_id: string | null
+  snapshot: string | null
+  issued_ms: number
+  expires_ms: number
+  state: GrantRecord['state']
+}
+
 export interface MigrationRow {
   position: number
   name: string
@@ -168,5 +211,8 @@ export interface Schema {
   locks: LockRow
   identities: IdentityRow
   approvals: ApprovalRow
+  clusters: ClusterRow
+  nodes: NodeRow
+  grants: GrantRow
   kit_migrations: MigrationRow
 }

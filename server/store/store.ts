@@ -3,10 +3,12 @@
 import type { Clock } from '#lib/clock.ts'
 import type { Log } from '#lib/log.ts'
 import type { AuditLog, TokenStore } from '#machine/access-ports.ts'
+import type { ClusterStore } from '#machine/cluster-ports.ts'
 import type { IdentityStore } from '#machine/identity-ports.ts'
 import type { EventLog, LeaseStore, MachineStore, ReleaseStore } from '#machine/ports.ts'
 
 import { createAuditLog } from './audit-log.ts'
+import { createClusterStore } from './cluster-store.ts'
 import { openDatabase } from './database.ts'
 import { createEventLog } from './event-log.ts'
 import { GroupCommit } from './group-commit.ts'
@@ -37,6 +39,7 @@ export interface Store {
   readonly audit: AuditLog
   readonly releases: ReleaseStore
   readonly identities: IdentityStore
+  readonly clusters: ClusterStore
   /** Waits for writes under way, then gives the file back. A write after this throws KitError `unavailable`. */
   close(): Promise<void>
 }
@@ -68,6 +71,7 @@ export async function openStore({
     audit: createAuditLog(db, commits, clock),
     releases: createReleaseStore(db, commits),
     identities: createIdentityStore(db, commits),
+    clusters: createClusterStore(db, commits),
     async close() {
       await commits.close()
       await close()
