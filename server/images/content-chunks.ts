@@ -1,4 +1,4 @@
-// Cuts a root image by content: what stays the same in the next image is cut at the same places, wherever it has moved.
+// Cuts a root image or an initrd by content: what stays the same in the next image is cut at the same places, wherever it has moved.
 
 import { createHash, hash } from 'node:crypto'
 
@@ -58,7 +58,7 @@ export async function* cutBlocks(blocks: AsyncIterable<Buffer> | Iterable<Buffer
   }
 }
 
-/** The text of `root.chunks`: a line `<bytes> <sha256>` for each chunk in order. */
+/** The text of `root.chunks` and `initrd.chunks`: a line `<bytes> <sha256>` for each chunk in order. */
 export async function listChunks(file: string, options: ReadOptions = {}): Promise<string> {
   const lines: string[] = []
   for await (const chunk of cutBlocks(readBlocks(file, options))) {

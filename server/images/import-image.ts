@@ -68,7 +68,7 @@ async function bringIn(source: ImageSource, options: Bringing): Promise<Imported
   await checkSpace(build, options)
   meter.expect(build)
   for (const file of build.files) await bringFile(file, source, options)
-  onProgress(FETCHED_PERCENT, 'cutting the root image into chunks')
+  onProgress(FETCHED_PERCENT, 'cutting the image into chunks')
   const files = await makeServedFiles(build, incoming, { key, signal: options.signal })
   options.signal.throwIfAborted()
   onProgress(MADE_PERCENT, 'writing to the disk')

@@ -85,8 +85,11 @@ for (const [what, makeSource] of SOURCES) {
       version: '1.0.0',
     })
     t.deepEqual(await store.verify('1.0.0'), [])
-    t.deepEqual([...(store.current()?.files.keys() ?? [])].sort(), [...IMAGE_FILES, 'root.chunks'].sort())
-    t.is(storedNames(home, 'files').length, 5)
+    t.deepEqual(
+      [...(store.current()?.files.keys() ?? [])].sort(),
+      [...IMAGE_FILES, 'initrd.chunks', 'root.chunks'].sort(),
+    )
+    t.is(storedNames(home, 'files').length, 6)
     t.deepEqual(storedNames(home, 'incoming'), [])
   })
 }

@@ -3,7 +3,7 @@
 import { rm } from 'node:fs/promises'
 
 import type { ImageRecord } from './image-record.ts'
-import { addKey, INITRD, takeBuiltInitrd } from './served-files.ts'
+import { byName, INITRD, makeServedInitrd, takeBuiltInitrd } from './served-files.ts'
 import type { SigningKey } from './signing-key.ts'
 import type { StoreFolder } from './store-folder.ts'
 
@@ -18,9 +18,10 @@ export async function renewKey(
   const folder = await store.openIncoming(`key-${record.build.version}`, nowMs)
   try {
     if (!(await takeBuiltInitrd(built, store.fileOf(served.sha256), folder))) return false
-    const made = await addKey(built, folder, key)
-    const files = record.files.map((file) => (file.name === INITRD ? made : file))
-    await store.add({ ...record, files, keyNumber: key.number }, folder, [made])
+    const made = await makeServedInitrd(built, folder, { key })
+    const names = new Set(made.map(({ name }) => name))
+    const files = [...record.files.filter(({ name }) => !names.has(name)), ...made].sort(byName)
+    await store.add({ ...record, files, keyNumber: key.number }, folder, made)
     return true
   } finally {
     await rm(folder, { recursive: true, force: true })

@@ -166,7 +166,7 @@ test('a server that is killed leaves whole images only, and the next one goes on
   for (const at of [
     'vmlinuz',
     'root.squashfs',
-    'cutting the root image into chunks',
+    'cutting the image into chunks',
     'writing to the disk',
     'image 1.0.0',
   ]) {

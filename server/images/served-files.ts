@@ -1,4 +1,4 @@
-// The files of an image that the store makes itself: the initrd with the key in it, and the list of chunks.
+// The files of an image that the store makes itself: the initrd with the key in it, and the lists of chunks.
 
 import { constants } from 'node:fs'
 import { chmod, copyFile, open, rename, truncate, writeFile } from 'node:fs/promises'
@@ -12,8 +12,11 @@ import { packNewc, paddingTo4 } from './newc.ts'
 import type { SigningKey } from './signing-key.ts'
 
 export const INITRD = 'initrd.img'
-const ROOT = 'root.squashfs'
-const CHUNKS = 'root.chunks'
+/** Files that machines put together of what they have and what is missing, and the names of their lists of chunks. */
+const CHUNK_LISTS: Readonly<Record<string, string>> = {
+  [INITRD]: 'initrd.chunks',
+  'root.squashfs': 'root.chunks',
+}
 /** Beneath the root of the initrd, whose folder lib/kit every recipe makes. */
 const KEY_IN_INITRD = 'lib/kit/image-key.pub'
 
@@ -26,17 +29,33 @@ export async function makeServedFiles(
   folder: string,
   { key, ...options }: { readonly key: SigningKey } & ReadOptions,
 ): Promise<readonly BuildFile[]> {
-  const own = build.files.filter(({ name }) => name !== CHUNKS)
-  const files = await Promise.all(
-    own.map((file) => (file.name === INITRD ? addKey(file, folder, key) : file)),
-  )
-  const root = own.find(({ name }) => name === ROOT)
-  if (root !== undefined) files.push(await makeChunks(root, folder, options))
-  return files.sort((left, right) => (left.name < right.name ? -1 : 1))
+  const lists = new Set(Object.values(CHUNK_LISTS))
+  const own = build.files.filter(({ name }) => !lists.has(name))
+  const made: BuildFile[] = []
+  for (const file of own) {
+    if (file.name === INITRD) made.push(...(await makeServedInitrd(file, folder, { key, ...options })))
+    else made.push(file, ...(await makeChunks(file, folder, options)))
+  }
+  return made.sort(byName)
+}
+
+/** With the key in it, and its list of chunks. */
+export async function makeServedInitrd(
+  built: BuildFile,
+  folder: string,
+  { key, ...options }: { readonly key: SigningKey } & ReadOptions,
+): Promise<readonly BuildFile[]> {
+  const initrd = await addKey(built, folder, key)
+  return [initrd, ...(await makeChunks(initrd, folder, options))]
+}
+
+/** The order of files in a record. */
+export function byName(left: BuildFile, right: BuildFile): number {
+  return left.name < right.name ? -1 : 1
 }
 
 /** The kernel unpacks one archive after another, each beginning at a multiple of four bytes (buffer-format.rst). */
-export async function addKey(built: BuildFile, folder: string, key: SigningKey): Promise<BuildFile> {
+async function addKey(built: BuildFile, folder: string, key: SigningKey): Promise<BuildFile> {
   const archive = packNewc([{ name: KEY_IN_INITRD, content: Buffer.from(key.publicText) }])
   const made = join(folder, 'initrd.new')
   await copyFile(join(folder, built.sha256), made, constants.COPYFILE_FICLONE)
@@ -52,10 +71,17 @@ export async function addKey(built: BuildFile, folder: string, key: SigningKey):
   return nameByContent(made, folder, INITRD)
 }
 
-async function makeChunks(root: BuildFile, folder: string, options: ReadOptions): Promise<BuildFile> {
+/** Nothing for a file that is always fetched whole. */
+async function makeChunks(
+  file: BuildFile,
+  folder: string,
+  options: ReadOptions,
+): Promise<readonly BuildFile[]> {
+  const name = CHUNK_LISTS[file.name]
+  if (name === undefined) return []
   const made = join(folder, 'chunks.new')
-  await writeFile(made, await listChunks(join(folder, root.sha256), options))
-  return nameByContent(made, folder, CHUNKS)
+  await writeFile(made, await listChunks(join(folder, file.sha256), options))
+  return [await nameByContent(made, folder, name)]
 }
 
 async function nameByContent(file: string, folder: string, name: string): Promise<BuildFile> {

@@ -16,6 +16,7 @@ import {
   makeImage,
   manifestOf,
   openImageStore,
+  sha256,
   storedNames,
   type TestStore,
 } from '#testing/image-folder.ts'
@@ -215,6 +216,8 @@ test('a new key signs every image and lies in every initrd', async (t) => {
   const root = await unpackInitrd(t, fileOf(second, 'initrd.img'), built.length)
   const key = readFileSync(join(root, 'lib/kit/image-key.pub'), 'utf8')
   t.is(key, readFileSync(join(home, 'keys/image-signing.pub'), 'utf8'))
-  t.is(storedNames(home, 'files').length, 6)
+  const initrd = readFileSync(fileOf(second, 'initrd.img'))
+  t.is(readFileSync(fileOf(second, 'initrd.chunks'), 'utf8'), `${initrd.length} ${sha256(initrd)}\n`)
+  t.is(storedNames(home, 'files').length, 7)
   t.deepEqual(storedNames(home, 'incoming'), [])
 })

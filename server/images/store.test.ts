@@ -44,7 +44,7 @@ test('startImport() brings in a folder, and everything a machine asks for is the
   t.is(store.find('0.1.0-aaaaaaaa'), image)
   t.is(store.current()?.version, image?.version)
   t.is(store.find('0.1.0'), undefined)
-  const names = ['initrd.img', 'ipxe/snponly.efi', 'root.chunks', 'root.squashfs', 'vmlinuz']
+  const names = ['initrd.chunks', 'initrd.img', 'ipxe/snponly.efi', 'root.chunks', 'root.squashfs', 'vmlinuz']
   t.deepEqual([...(image?.files.keys() ?? [])], names)
   for (const { file, sizeBytes, sha256: digest } of image?.files.values() ?? []) {
     const content = readFileSync(file)
@@ -54,6 +54,9 @@ test('startImport() brings in a folder, and everything a machine asks for is the
     t.is(statSync(file).mode & 0o777, 0o444)
   }
   t.is(contentOf(store, 'root.chunks'), `13 ${sha256('root.squashfs')}\n`)
+  // Of what is served, not of what was built: the key is in it.
+  const initrd = readFileSync(fileOf(store, 'initrd.img'))
+  t.is(contentOf(store, 'initrd.chunks'), `${initrd.length} ${sha256(initrd)}\n`)
   t.deepEqual(storedNames(home, 'incoming'), [])
   t.is(changes, 1)
   t.like(store.events[0], { kind: 'image-imported', data: { version: '0.1.0-aaaaaaaa' } })
@@ -92,7 +95,7 @@ test('remove() deletes what no other version has, and who reads a file reads on'
   const store = await openImageStore(t, { home })
   await store.bring(makeImage(makeFolder(t), '1.0.0'))
   await store.bring(makeImage(makeFolder(t), '2.0.0', { vmlinuz: 'new kernel' }))
-  t.is(storedNames(home, 'files').length, 6)
+  t.is(storedNames(home, 'files').length, 7)
   const file = fileOf(store, 'vmlinuz')
   const open = openSync(file, 'r')
   let changes = 0
