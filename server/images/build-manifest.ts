@@ -15,6 +15,9 @@ const FILES_MAX = 1000
 /** Becomes a path segment of URLs, a file's name and a word of the kernel command line. */
 const VERSION = /^[0-9A-Za-z][0-9A-Za-z._~-]{0,63}$/
 
+/** As Kubernetes says it, `v1.33.4`; it becomes a line of the signed manifest. */
+const KUBERNETES_VERSION = /^v\d{1,3}\.\d{1,3}\.\d{1,3}(-[0-9A-Za-z.]{1,32})?$/
+
 export const fileShape = z.object({
   name: z.string().regex(FILE_NAME),
   sizeBytes: z.int().positive(),
@@ -32,6 +35,8 @@ export const buildShape = z.looseObject({
     .string()
     .regex(/^[0-9a-f]{64}$/)
     .exactOptional(),
+  /** Absent: the image has none. */
+  kubernetes: z.looseObject({ version: z.string().regex(KUBERNETES_VERSION) }).exactOptional(),
   files: z.array(fileShape).max(FILES_MAX),
 })
 
@@ -71,12 +76,13 @@ function missingFiles({ files, rootHash }: BuildManifest): string[] {
 
 /** Whether two builds are the same image: everything a machine gets to see of them. */
 export function isSameBuild(left: BuildManifest, right: BuildManifest): boolean {
-  const essence = ({ version, arch, epoch, rootHash, files }: BuildManifest) =>
+  const essence = ({ version, arch, epoch, rootHash, kubernetes, files }: BuildManifest) =>
     JSON.stringify([
       version,
       arch,
       epoch,
       rootHash ?? '',
+      kubernetes?.version ?? '',
       files.map(({ name, sizeBytes, sha256 }) => `${name} ${sizeBytes} ${sha256}`).sort(),
     ])
   return essence(left) === essence(right)

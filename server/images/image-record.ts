@@ -44,13 +44,14 @@ export async function readRecord(file: string): Promise<ImageRecord> {
 
 /** `fileOf` says where the content with a sha256 lies. */
 export function storedImageOf(record: ImageRecord, fileOf: (sha256: string) => string): StoredImage {
-  const { version, arch, epoch, rootHash } = record.build
+  const { version, arch, epoch, rootHash, kubernetes } = record.build
   const files = record.files.map((file) => [file.name, { ...file, file: fileOf(file.sha256) }] as const)
   return {
     version,
     arch,
     epoch,
     ...(rootHash !== undefined && { rootHash }),
+    ...(kubernetes !== undefined && { kubernetes: kubernetes.version }),
     files: new Map(files),
     sizeBytes: record.files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
     importedMs: record.importedMs,

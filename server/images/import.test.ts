@@ -111,6 +111,12 @@ const asTar: MakeSource = (t, folder) => tarred('x.tar', '-C', 'DIR', '.')(t, fo
 
 const REFUSALS: readonly Refusal[] = [
   {
+    when: 'its Kubernetes has a version that would be two lines of the signed manifest',
+    spoil: (folder) => changeManifest(folder, () => ({ kubernetes: { version: 'v1.20.2\nepoch 9' } })),
+    code: 'invalid-input',
+    message: /kubernetes\.version: /,
+  },
+  {
     when: 'a file is missing',
     spoil: (folder) => rmSync(join(folder, 'vmlinuz')),
     code: 'invalid-input',

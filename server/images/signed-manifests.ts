@@ -29,6 +29,7 @@ function manifestText(image: StoredImage, { signed, expires }: Validity): string
     `signed ${signed}`,
     `expires ${expires}`,
     ...(image.rootHash === undefined ? [] : [`root-hash ${image.rootHash}`]),
+    ...(image.kubernetes === undefined ? [] : [`kubernetes ${image.kubernetes}`]),
     ...[...image.files.values()].map(({ name, sizeBytes, sha256 }) => `file ${name} ${sizeBytes} ${sha256}`),
   ]
   return lines.map((line) => `${line}\n`).join('')

@@ -41,16 +41,18 @@ test('manifest() is signed so that signify believes it, and names what machines 
   const home = makeFolder(t)
   const store = await openImageStore(t, { home })
   const folder = makeImage(makeFolder(t), '1.0.0', { 'root.verity': 'hashes' })
-  changeManifest(folder, () => ({ epoch: 3, rootHash: 'ab'.repeat(32) }))
+  const kubernetes = { version: 'v1.33.4', cri: 'containerd', ociRuntime: 'runc' }
+  changeManifest(folder, () => ({ epoch: 3, rootHash: 'ab'.repeat(32), kubernetes }))
   await store.bring(folder)
   const manifest = manifestOf(store, '1.0.0')
+  t.is(store.find('1.0.0')?.kubernetes, 'v1.33.4')
   t.is(await signify(t, home, manifest), 'Signature Verified')
   await t.throwsAsync(signify(t, home, { ...manifest, text: `${manifest.text}\n` }))
 
   const lines = manifest.text.split('\n')
   const signed = Number(/^signed (\d+)$/m.exec(manifest.text)?.[1])
   t.true(Math.abs(signed - Date.now() / 1000) < 60)
-  t.deepEqual(lines.slice(0, 7), [
+  t.deepEqual(lines.slice(0, 8), [
     'kateskit-image 1',
     'version 1.0.0',
     'arch amd64',
@@ -58,10 +60,11 @@ test('manifest() is signed so that signify believes it, and names what machines 
     `signed ${signed}`,
     `expires ${signed + 90 * 86_400}`,
     `root-hash ${'ab'.repeat(32)}`,
+    'kubernetes v1.33.4',
   ])
   const files = [...(store.current()?.files.values() ?? [])]
   const listed = files.map((file) => `file ${file.name} ${file.sizeBytes} ${file.sha256}`)
-  t.deepEqual(lines.slice(7), [...listed, ''])
+  t.deepEqual(lines.slice(8), [...listed, ''])
   t.is(store.manifest('2.0.0'), undefined)
 })
 

@@ -162,6 +162,8 @@ export interface StoredImage extends Image {
   readonly epoch: number
   /** dm-verity root hash, hex. Absent: the image can be booted live only. */
   readonly rootHash?: string
+  /** Its Kubernetes, `v1.33.4`; absent: it has none. */
+  readonly kubernetes?: string
   readonly sizeBytes: number
   readonly importedMs: number
 }
@@ -279,6 +281,7 @@ export interface ImageView {
   readonly sizeBytes: number
   readonly importedMs: number
   readonly epoch: number
+  readonly kubernetes?: string
   readonly channels: readonly string[]
   /** That run it or have it in a slot. */
   readonly machines: readonly Mac[]

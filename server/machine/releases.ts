@@ -59,10 +59,11 @@ export class ReleaseDesk implements Releases {
   async images(): Promise<readonly ImageView[]> {
     const { images, book } = this.#options
     const channels = book.channels()
-    return images.list().map(({ version, arch, sizeBytes, importedMs, epoch }) => {
+    return images.list().map(({ version, arch, sizeBytes, importedMs, epoch, kubernetes }) => {
       const quarantine = book.quarantineOf(version)
       return {
         ...{ version, arch, sizeBytes, importedMs, epoch },
+        ...(kubernetes !== undefined && { kubernetes }),
         channels: channels.filter((channel) => channel.version === version).map(({ name }) => name),
         machines: this.#machinesWith(version),
         ...(quarantine && { quarantine }),
