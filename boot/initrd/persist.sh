@@ -15,7 +15,8 @@ bind_directory() {
   mkdir -p "$KIT_NEWROOT$2" && mount -o bind "$1" "$KIT_NEWROOT$2"
 }
 
-# mount_containers DISK: images and running containers; a cache, so one that cannot be mounted is made new.
+# mount_containers DISK: images, running containers, and what makes the machine a node; all of it can be had again, so one that cannot
+# be mounted is made new.
 mount_containers() {
   local device place="$KIT_RUN/containers" folder
   if ! is_mount_point "$place"; then
@@ -31,6 +32,17 @@ mount_containers() {
   for folder in containers containerd; do
     mkdir -p "$place/$folder"
     bind_directory "$place/$folder" "/var/lib/$folder" || problem "cannot bind /var/lib/$folder: containers live in memory"
+  done
+  bind_node "$place"
+}
+
+# bind_node FOLDER: what a node of a cluster keeps, where the image has Kubernetes.
+bind_node() {
+  local path
+  [ -e "$KIT_NEWROOT/usr/bin/kubeadm" ] || return 0
+  for path in /etc/kubernetes /var/lib/kubelet /var/lib/cni; do
+    { mkdir -p "$1/node$path" && chmod 0700 "$1/node$path" && bind_directory "$1/node$path" "$path"; } ||
+      problem "cannot bind $path: the node lives in memory"
   done
 }
 
@@ -134,7 +146,8 @@ may_be_kept() {
     /proc/* | /sys/* | /dev/* | /run/* | /tmp/* | /persist/* | /boot/* | /bin/* | /sbin/* | /lib/* | /lib64/* | /usr/ | /etc/ | /var/ | /var/lib/)
       complain 'this place cannot be kept' || return 1
       ;;
-    /etc/machine-id/* | /etc/ssh/ | /etc/kit/* | /var/lib/etcd/* | /var/lib/containers/* | /var/lib/containerd/*)
+    /etc/machine-id/* | /etc/ssh/ | /etc/kit/* | /var/lib/etcd/* | /var/lib/containers/* | /var/lib/containerd/* | \
+      /etc/kubernetes/* | /var/lib/kubelet/* | /var/lib/cni/*)
       complain 'it is taken care of already' || return 1
       ;;
   esac

@@ -19,7 +19,10 @@ local_checks() {
   elif systemctl is-active --quiet boot-complete.target; then
     CHECKS=passed
     [ -e "$KIT_RUN/checks-passed" ] || note_seconds checks-passed
-  elif [ ! -e "$KIT_RUN/checks-asked" ] && systemctl is-active --quiet multi-user.target; then
+  elif grep -Eq '^(waiting|excused)' "$KIT_RUN/node-check" 2>/dev/null; then
+    CHECKS_REASON="$(sed 's/^[a-z]* //' "$KIT_RUN/node-check" | head -c 300)"
+  fi
+  if [ "$CHECKS" = waiting ] && [ ! -e "$KIT_RUN/checks-asked" ] && systemctl is-active --quiet multi-user.target; then
     : >"$KIT_RUN/checks-asked"
     systemctl start --no-block boot-complete.target || true
   fi

@@ -22,7 +22,10 @@ follow_trial() {
       verdict="$(trial_verdict)"
       case "$verdict" in
         good*) pass_trial "${verdict#good }" ;;
-        bad*) fail_trial "${verdict#bad }" ;;
+        bad*)
+          [ "$CHECKS" != waiting ] || verdict="$verdict${CHECKS_REASON:+: $CHECKS_REASON}"
+          fail_trial "${verdict#bad }"
+          ;;
       esac
       ;;
   esac
@@ -41,7 +44,14 @@ trial_verdict() {
   if [ "$checks" = passed ] && [ -e "$KIT_RUN/key-unusable" ]; then checks=keyless; fi
   decide_trial "$checks:$good" "$(seconds_now)" "$(noted_seconds answered)" "$(noted_seconds checks-passed)" \
     "$(conf_number ALONE_SECONDS "$ALONE_SECONDS_DEFAULT")" "$(conf_number TRIAL_SECONDS "$TRIAL_SECONDS_DEFAULT")" \
-    "$(noted_seconds handed-over)"
+    "$(trial_start)"
+}
+
+# trial_start: when the trial began: not while something was awaited that is no fault of the image (kubernetes-health.sh).
+trial_start() {
+  local start excused
+  start="$(noted_seconds handed-over)" excused="$(noted_seconds node-excused)"
+  echo $((excused > start ? excused : start))
 }
 
 # decide_trial CHECKS:CONFIRMED NOW ANSWERED PASSED ALONE TRIAL [START]: `wait`, `good <why>` or `bad <why>`. Times are seconds

@@ -7,6 +7,7 @@ UPDATE_PAUSE_SECONDS=60
 UPDATE_PAUSE_LIMIT_SECONDS=3600
 # A restart that was asked for takes place within this time, or it is asked for again.
 RESTART_SECONDS=600
+SNAPSHOT_BEFORE_SECONDS=180
 
 # follow_image: does what the target asks for, as far as this machine is ready for it. Sets IMAGE_STEP (decide_image).
 follow_image() {
@@ -146,5 +147,7 @@ restart_into() {
   echo "restarts into $image in slot $1"
   report update 'done' '' "restarts into $image in slot $1"
   check_in || true
+  # What an update may do to the data of a control plane; whether or not that can be had.
+  [ ! -s "$KIT_LIVE/etc/kubernetes/manifests/etcd.yaml" ] || timeout "$SNAPSHOT_BEFORE_SECONDS" systemctl start kit-etcd-snapshot.service || true
   systemctl reboot
 }

@@ -1,0 +1,163 @@
+# Becoming a node: a clean place, the keys, kubeadm, and whether it worked out. Needs kubernetes.sh, kubernetes-grant.sh,
+# kubernetes-health.sh, kubernetes-run.sh, kubernetes-etcd.sh. What fails returns 1 with the reason in KUBE_WHY.
+# shellcheck shell=dash
+# shellcheck disable=SC2034 # KUBE_WHY is for who asked
+
+KUBEADM_SECONDS=3600
+# kubeadm has given up or was ended; what it began may still come about.
+SETTLE_SECONDS=300
+
+# run_kubeadm ARGUMENT…
+run_kubeadm() {
+  local status=0
+  timeout "$KUBEADM_SECONDS" kubeadm "$@" "--ignore-preflight-errors=$(ignored_errors)" >>"$KUBE_LOG" 2>&1 || status=$?
+  redact_log
+  return "$status"
+}
+
+# ignored_errors: of kubeadm's checks before its work. DirAvailable: data that stays. CreateJob: wants a pod within 15 seconds, in a
+# cluster that may have no place for one. And what the overlay file /etc/kit/kubeadm-ignore names, one a line.
+ignored_errors() {
+  { printf '%s\n' DirAvailable--var-lib-etcd CreateJob && grep -Ex '[A-Za-z0-9-]+' "$KIT_LIVE/etc/kit/kubeadm-ignore" 2>/dev/null; } | tr '\n' ',' | sed 's/,$//'
+}
+
+# is_unfinished_etcd: its data was begun by a cluster that never was up: nobody has anything in it.
+is_unfinished_etcd() {
+  [ -e "$KUBE_ETCD/kit-making" ] && [ ! -e "$KUBE_ETCD/kit-cluster" ]
+}
+
+# clean_place: nothing of an earlier node is left, but etcd's data of a cluster that was up.
+clean_place() {
+  local place
+  systemctl stop kubelet.service >>"$KUBE_LOG" 2>&1
+  rm -f "$KIT_RUN/node-started" "$KUBE_NODE" "$KUBE_DONE"
+  end_pods
+  awk -v place="$KUBE_LIB/" 'index($5, place) == 1 { print $5 }' "$KIT_PROC/self/mountinfo" | sort -r | while IFS= read -r place; do
+    umount -l "$(printf '%b' "$(printf '%s' "$place" | sed 's/\\/\\0/g')")" || true
+  done
+  # Only what lies in them: they are mount points.
+  for place in "$KUBE_ETC" "$KUBE_LIB" "$KIT_LIVE/var/lib/cni"; do
+    [ -d "$place" ] || continue
+    find "$place" -mindepth 1 -maxdepth 1 ! -name kit-target ! -name kit-work -exec rm -rf {} + || true
+  done
+  mkdir -p "$KUBE_ETC/manifests" && chmod 0700 "$KUBE_ETC"
+  ! is_unfinished_etcd || rm -rf "$KUBE_ETCD/member"
+}
+
+# end_pods: the kubelet is stopped; what it started runs on, and etcd would hold its data.
+end_pods() {
+  local id round
+  for round in 1 2 3; do
+    [ -n "$(pod_processes)" ] || return 0
+    for id in $(pod_processes); do kill -9 "$id" 2>/dev/null || true; done
+    sleep "$round"
+  done
+}
+
+# lay_keys: of a control plane.
+lay_keys() {
+  local file
+  (
+    umask 077
+    cd "$KUBE_GRANT/files" && find pki -type f | while IFS= read -r file; do
+      mkdir -p "$KUBE_ETC/${file%/*}" && cp "$file" "$KUBE_ETC/$file" && chmod 0600 "$KUBE_ETC/$file" || exit 1
+    done
+  ) 2>>"$KUBE_LOG" || { KUBE_WHY='Cannot write the keys of the cluster to /etc/kubernetes/pki' && return 1; }
+}
+
+# begin_work ACTION: from here on the machine is no node until finish_work.
+begin_work() {
+  local name role=worker
+  case "$1" in init | restore | join-control-plane) role=control-plane ;; esac
+  rm -f "$KUBE_NODE"
+  {
+    printf 'action %s\nrole %s\n' "$1" "$role"
+    for name in cluster name version; do printf '%s %s\n' "$name" "$(grant_value "$name")"; done
+    sed -n 's/.*"criSocket": *"\([^"]*\)".*/cri \1/p' "$KUBE_GRANT/files/kubeadm.yaml" | head -n 1
+  } | put_private "$KUBE_WORK" || { KUBE_WHY='Cannot write to /etc/kubernetes: no room left' && return 1; }
+  clean_place
+  [ ! -s "$KUBE_GRANT/files/cni.env" ] || put_private "$KUBE_ETC/kit-cni.env" <"$KUBE_GRANT/files/cni.env"
+  start_runtime || { KUBE_WHY="$(log_tail)" && return 1; }
+}
+
+# finish_work: the machine is a node. The record is the commit; whether the server heard of it is another question.
+finish_work() {
+  local cluster action
+  action="$(kube_line "$KUBE_WORK" action)"
+  cluster="$(kube_line "$KUBE_WORK" cluster)"
+  if [ -d "$KUBE_ETCD/member" ] && [ "$(kube_line "$KUBE_WORK" role)" = control-plane ]; then
+    printf '%s\n' "$cluster" | put_private "$KUBE_ETCD/kit-cluster" && rm -f "$KUBE_ETCD/kit-making"
+  fi
+  name_runtime
+  printf '%s\n' "$action" | put_private "$KUBE_DONE"
+  grep -E '^(role|cluster|name|version) ' "$KUBE_WORK" | put_private "$KUBE_NODE" || { KUBE_WHY='Cannot write to /etc/kubernetes: no room left' && return 1; }
+  rm -f "$KUBE_WORK" "$KIT_RUN/etcd-snapshot-next"
+  : >"$KIT_RUN/node-started"
+  echo "is a node: $(kube_line "$KUBE_NODE" name), Kubernetes $(kube_line "$KUBE_NODE" version)"
+}
+
+# name_runtime: kubeadm's last step of a join, which is lost when that gives up: `kubeadm upgrade` looks for it.
+name_runtime() {
+  local cri
+  cri="$(kube_line "$KUBE_WORK" cri)"
+  [ -n "$cri" ] || return 0
+  kube_of_node annotate node "$(node_name)" "kubeadm.alpha.kubernetes.io/cri-socket=$cri" >>"$KUBE_LOG" 2>&1 || true
+}
+
+# make_cluster ACTION: init, also over data that is there already, and after a restore.
+make_cluster() {
+  local skip
+  skip="$(grant_value skip-phases)"
+  begin_work "$1" && lay_keys || return 1
+  if [ "$1" = restore ]; then
+    restore_etcd || return 1
+  elif [ ! -d "$KUBE_ETCD/member" ]; then
+    grant_value cluster | put_private "$KUBE_ETCD/kit-making"
+  fi
+  report_node working "$1" kubeadm
+  run_kubeadm init --config "$KUBE_GRANT/files/kubeadm.yaml" ${skip:+"--skip-phases=$skip"} --skip-token-print ||
+    echo "kubeadm ended with status $?" >>"$KUBE_LOG"
+  # Its status alone does not tell: on slow machines it gives up on what comes about a moment later.
+  settle cluster_is_made && finish_work
+}
+
+cluster_is_made() {
+  node_is_registered && api_parts_are_healthy && kube_of_admin -n kube-system get configmap kubeadm-config >/dev/null 2>&1
+}
+
+# join_cluster ACTION
+join_cluster() {
+  begin_work "$1" || return 1
+  if [ "$1" = join-control-plane ]; then
+    # The server has taken the member that this was out of etcd: its data is of no use to the others.
+    set_etcd_aside && lay_keys || return 1
+  fi
+  report_node working "$1" kubeadm
+  run_kubeadm join --config "$KUBE_GRANT/files/kubeadm.yaml" || echo "kubeadm ended with status $?" >>"$KUBE_LOG"
+  if [ "$1" = join ]; then settle node_is_registered; else settle control_plane_is_joined; fi && finish_work
+}
+
+control_plane_is_joined() {
+  node_is_registered && [ -s "$KUBE_ETC/admin.conf" ] && api_parts_are_healthy
+}
+
+# settle COMMAND…: is it true, or does it come about? Without a kubelet's credentials nothing does.
+settle() {
+  if [ -s "$KUBE_ETC/kubelet.conf" ] && wait_for "$SETTLE_SECONDS" "$@"; then return 0; fi
+  KUBE_WHY="$(log_tail)"
+  return 1
+}
+
+# resume_work: what an end in the middle left. A join whose kubelet has its certificate is completed by that alone; anything else begins
+# anew, with another grant.
+resume_work() {
+  [ -e "$KUBE_WORK" ] || return 0
+  if is_member; then
+    rm -f "$KUBE_WORK"
+    return 0
+  fi
+  [ "$(kube_line "$KUBE_WORK" action)" = join ] && [ "$(kube_line "$KUBE_WORK" version)" = "$(kube_version)" ] &&
+    [ -s "$KUBE_ETC/kubelet.conf" ] && [ -s "$KUBE_LIB/pki/kubelet-client-current.pem" ] || return 0
+  echo 'finishes a join that was interrupted'
+  start_runtime && systemctl start kubelet.service && wait_for "$SETTLE_SECONDS" node_is_registered && finish_work
+}
