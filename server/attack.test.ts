@@ -112,7 +112,7 @@ async function state(): Promise<string> {
 
 /** What anybody may have over HTTP, and over HTTPS besides. */
 const PUBLIC = [
-  /^(GET|HEAD) \/(boot|loaders|images|bundles)\//,
+  /^(GET|HEAD) \/(boot|loaders|images|bundles|v2)\//,
   /^(GET|HEAD) \/(v1\/ca\.pem|v1\/time|healthz)$/,
 ]
 /**

@@ -21,6 +21,7 @@ import type {
   Profiles,
   Releases,
 } from '#machine/ports.ts'
+import type { ContainerRegistry } from '#machine/registry-ports.ts'
 import type { Secrets, SecretsKey } from '#machine/secret-ports.ts'
 import type { CaView } from '#machine/tls-ports.ts'
 
@@ -41,6 +42,7 @@ export interface ApiParts {
   readonly powerwashes: Powerwashes
   readonly identities: Identities
   readonly imageStore: ImageStore
+  readonly registry?: ContainerRegistry
   readonly secretFiles: Pick<Secrets, 'explain'>
   readonly secretsKey: Pick<SecretsKey, 'recipient'>
   readonly ca: CaView
@@ -95,4 +97,10 @@ export async function findImage({ releases }: ApiParts, version: string): Promis
   throw new KitError('not-found', `Cannot find image ${JSON.stringify(version.slice(0, 64))}${nearest}`, {
     fix: 'kateskit image list shows those there are',
   })
+}
+
+/** A URL may carry a password, or a token in its query. */
+export function withoutLogin(source: string): string {
+  const url = URL.parse(source)
+  return url?.host ? `${url.protocol}//${url.host}${url.pathname}` : source
 }

@@ -9,6 +9,7 @@ import type { ApiRoute } from './api-route.ts'
 import { IDENTITY_ROUTES } from './identity-routes.ts'
 import { MACHINE_ROUTES } from './machine-routes.ts'
 import { parsePage } from './page-query.ts'
+import { REGISTRY_ROUTES } from './registry-routes.ts'
 import { RELEASE_ROUTES } from './release-routes.ts'
 import { SECRET_ROUTES } from './secret-routes.ts'
 
@@ -16,6 +17,7 @@ export const API_ROUTES: readonly ApiRoute[] = [
   ...MACHINE_ROUTES,
   ...IDENTITY_ROUTES,
   ...RELEASE_ROUTES,
+  ...REGISTRY_ROUTES,
   ...SECRET_ROUTES,
   ...ACCESS_ROUTES,
   {

@@ -11,9 +11,10 @@ import { type Exchange, requireMethod, sendError, sendJson } from './exchange.ts
 import { type FileDoor, serveBundle, serveImage, serveLoader } from './file-door.ts'
 import { type FleetLockDoor, serveFleetLock } from './fleetlock.ts'
 import { type MachineDoor, serveMachine } from './machine-door.ts'
+import { type RegistryDoor, serveRegistry } from './registry-door.ts'
 import { type ServerDoor, serveCa, serveChallenge, serveTime } from './server-door.ts'
 
-export interface Doors extends BootDoor, FileDoor, FleetLockDoor, MachineDoor, ServerDoor {
+export interface Doors extends BootDoor, FileDoor, FleetLockDoor, MachineDoor, RegistryDoor, ServerDoor {
   readonly api: Api
   /** Where HTTPS is. */
   readonly tlsPort: () => number
@@ -32,6 +33,7 @@ export const ROUTES: readonly Route[] = [
   { prefix: '/loaders/', serve: serveLoader },
   { prefix: '/images/', serve: serveImage },
   { prefix: '/bundles/', serve: serveBundle },
+  { prefix: '/v2/', serve: serveRegistry },
   { prefix: '/v1/machines/', serve: serveMachine },
   { prefix: '/v1/ca.pem', serve: serveCa },
   { prefix: '/v1/time', serve: serveTime },

@@ -7,7 +7,14 @@ import { didYouMean } from '#lib/nearest.ts'
 import type { RolloutView } from '#machine/ports.ts'
 import { findSettingRule } from '#machine/settings.ts'
 
-import { API_BODY_MAX_BYTES, type ApiCall, type ApiParts, type ApiRoute, findImage } from './api-route.ts'
+import {
+  API_BODY_MAX_BYTES,
+  type ApiCall,
+  type ApiParts,
+  type ApiRoute,
+  findImage,
+  withoutLogin,
+} from './api-route.ts'
 import { inSilence } from './exchange.ts'
 import { readBody } from './request-body.ts'
 
@@ -141,12 +148,6 @@ export const RELEASE_ROUTES: readonly ApiRoute[] = [
     },
   },
 ]
-
-/** A URL may carry a password, or a token in its query. */
-function withoutLogin(source: string): string {
-  const url = URL.parse(source)
-  return url?.host ? `${url.protocol}//${url.host}${url.pathname}` : source
-}
 
 async function setPaused(call: ApiCall, parts: ApiParts, isPaused: boolean): Promise<RolloutView> {
   const { channel } = await findRollout(call, parts)

@@ -8,7 +8,7 @@ import { pipeline } from 'node:stream/promises'
 
 import * as tar from 'tar-stream'
 
-import { decompressorsOf } from '#lib/decompress.ts'
+import { compressionOf, decompressorsFor } from '#lib/decompress.ts'
 import { describeError, KitError, systemErrorCode } from '#lib/errors.ts'
 
 import type { ImageSource, SourceOptions } from './image-source.ts'
@@ -54,7 +54,7 @@ export function tarSource(file: string, options: TarOptions): ImageSource {
       },
     })
     const feeding = feed(createReadStream(from), {
-      through: [counted, ...(await decompressorsOf(from))],
+      through: [counted, ...decompressorsFor(await compressionOf(from))],
       extract,
       signal,
     })

@@ -4,14 +4,29 @@ import { open } from 'node:fs/promises'
 import type { Transform } from 'node:stream'
 import { createGunzip, createZstdDecompress } from 'node:zlib'
 
-/** What the bytes of the file are to go through: nothing, gzip or zstd. A file that ends too early makes it fail. */
-export async function decompressorsOf(file: string): Promise<Transform[]> {
+export type Compression = 'none' | 'gzip' | 'zstd'
+
+export async function compressionOf(file: string): Promise<Compression> {
   const handle = await open(file)
   try {
     const { buffer } = await handle.read(Buffer.alloc(4), 0, 4, 0)
-    if (buffer.readUInt16BE() === 0x1f8b) return [createGunzip()] // RFC 1952 §2.3.1
-    return buffer.readUInt32LE() === 0xfd2fb528 ? [createZstdDecompress()] : [] // RFC 8878 §3.1.1
+    if (buffer.readUInt16BE() === 0x1f8b) return 'gzip' // RFC 1952 §2.3.1
+    return buffer.readUInt32LE() === 0xfd2fb528 ? 'zstd' : 'none' // RFC 8878 §3.1.1
   } finally {
     await handle.close()
+  }
+}
+
+/** What the bytes are to go through. It fails for a file that ends too early. */
+export function decompressorsFor(compression: Compression): Transform[] {
+  switch (compression) {
+    case 'none':
+      return []
+    case 'gzip':
+      return [createGunzip()]
+    case 'zstd':
+      return [createZstdDecompress()]
+    default:
+      return compression satisfies never
   }
 }

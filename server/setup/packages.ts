@@ -58,6 +58,8 @@ export const PACKAGES: Readonly<Record<PackageGroup, Readonly<Record<string, str
     'swtpm-tools': 'makers of such TPMs, with certificates',
     'tpm2-tools': 'what a machine asks its TPM with',
     'libtss2-tcti-swtpm0': 'lets it ask one that is in no machine',
+    skopeo: 'copies container images: what it makes is imported, what it gets is compared',
+    umoci: 'makes them without a registry',
     pebble: 'a certificate authority that speaks ACME',
     'apt-utils': 'makes the local mirror of an offline build',
     'openssh-client': 'logs in to the virtual machines and looks at them from inside',

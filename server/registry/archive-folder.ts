@@ -1,0 +1,98 @@
+// A folder of container images on this machine, such as `skopeo copy … oci:<folder>` leaves it.
+
+import { createHash } from 'node:crypto'
+import { constants, open, realpath } from 'node:fs/promises'
+import { join, sep } from 'node:path'
+
+import { KitError, systemErrorCode } from '#lib/errors.ts'
+import { readBlocks } from '#lib/file-bytes.ts'
+
+import {
+  type Archive,
+  type ArchivedFile,
+  type ArchiveOptions,
+  cannotImport,
+  plainName,
+  SpaceWatch,
+  writeAll,
+} from './archive.ts'
+
+/** Copies what is asked for, and nothing else. A file is copied once. */
+export function openFolder(folder: string, options: ArchiveOptions): Archive {
+  const copies = new Map<string, Promise<ArchivedFile | undefined>>()
+  const space = new SpaceWatch(options.incoming)
+  return {
+    find(name) {
+      const known = copies.get(name)
+      if (known !== undefined) return known
+      const target = join(options.incoming, `entry-${copies.size}`)
+      const copy = copyFrom(folder, name, { ...options, target, space })
+      copies.set(name, copy)
+      return copy
+    },
+  }
+}
+
+interface Copying extends ArchiveOptions {
+  readonly target: string
+  readonly space: SpaceWatch
+}
+
+async function copyFrom(folder: string, name: string, copying: Copying): Promise<ArchivedFile | undefined> {
+  const { shown, target, signal, space, onRead } = copying
+  try {
+    const from = await findInside(folder, name, shown)
+    const sizeBytes = await sizeOfFile(from, name, shown)
+    const hash = createHash('sha256')
+    const handle = await open(target, 'wx', 0o600)
+    let bytes = 0
+    try {
+      for await (const block of readBlocks(from, { signal })) {
+        await space.expect(block.length)
+        hash.update(block)
+        await writeAll(handle, block)
+        bytes += block.length
+        onRead(bytes, sizeBytes)
+      }
+    } finally {
+      await handle.close()
+    }
+    return { file: target, sizeBytes: bytes, sha256: hash.digest('hex') }
+  } catch (error) {
+    switch (systemErrorCode(error)) {
+      case 'ENOENT':
+      case 'ENOTDIR':
+      case 'ENAMETOOLONG':
+        return undefined
+      case 'EACCES':
+      case 'EIO':
+      case 'ELOOP': {
+        const why = `${JSON.stringify(name.slice(0, 100))}: ${systemErrorCode(error)}`
+        throw new KitError('unavailable', `Cannot import ${shown}: ${why}`, { cause: error })
+      }
+      default:
+        throw error
+    }
+  }
+}
+
+/** Links are followed as long as they stay in the folder. */
+async function findInside(folder: string, name: string, shown: string): Promise<string> {
+  const plain = plainName(name)
+  const root = await realpath(folder)
+  const found = plain === undefined ? '' : await realpath(join(root, plain))
+  if (found.startsWith(`${root}${sep}`)) return found
+  throw cannotImport(shown, `${JSON.stringify(name.slice(0, 100))} leads out of it`)
+}
+
+async function sizeOfFile(file: string, name: string, shown: string): Promise<number> {
+  // A pipe would be waited for.
+  const handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK)
+  try {
+    const found = await handle.stat()
+    if (found.isFile()) return found.size
+    throw cannotImport(shown, `${JSON.stringify(name.slice(0, 100))} is no file`)
+  } finally {
+    await handle.close()
+  }
+}
