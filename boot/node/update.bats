@@ -35,6 +35,7 @@ holds() {
   cmp -n "$(stat -c %s "$FOLDER/images/$2/root.squashfs")" "$FOLDER/images/$2/root.squashfs" "$KIT_DEV/vda$data"
   cmp -n "$(stat -c %s "$FOLDER/images/$2/root.verity")" "$FOLDER/images/$2/root.verity" "$KIT_DEV/vda$((data + 1))"
   cmp "$FOLDER/images/$2/vmlinuz" "$KIT_ESP/kit/$1/vmlinuz"
+  cmp "$FOLDER/images/$2/initrd.img" "$KIT_ESP/kit/$1/initrd.img"
   [ "$(state_of "$1")" = ready ]
   [ "$(field "$1" image) $(field "$1" bundle) $(field "$1" arguments)" = "$2 $KIT_BUNDLE console=ttyS0" ]
 }
@@ -46,7 +47,7 @@ holds() {
   size="$(stat -c %s "$FOLDER/images/2/root.squashfs")"
   [ $(($(fetched_of root.squashfs) * 100)) -lt $((size * 15)) ]
   # Everything that went over the wire, against everything the image has.
-  all=$((size + $(stat -c %s "$FOLDER/images/2/root.verity") + 300000))
+  all=$((size + $(cat "$FOLDER"/images/2/{root.verity,vmlinuz,initrd.img} | wc -c)))
   percent="$(awk -v got="$(fetched_of /)" -v all="$all" 'BEGIN { printf "%.1f", got * 100 / all }')"
   grep -q "^events .*\"step\":\"update\",\"status\":\"done\".*slot b holds image 2: fetched [0-9.]* of [0-9.]* MB, $percent %" "$FOLDER/reports"
   # The initrd is the same and was copied, the kernel is not.
@@ -81,6 +82,86 @@ holds() {
   touch "$FOLDER/whole"
   update 2
   holds b 2
+}
+
+# initrd_share IMAGE: percent of its initrd that the server has sent.
+initrd_share() {
+  echo $(($(fetched_of "$1/initrd.img") * 100 / $(stat -c %s "$FOLDER/images/$1/initrd.img")))
+}
+
+@test "kit-update fetches a small part of an initrd with one other program, by the server's lists and by the one it kept" {
+  update 4
+  [ "$status" -eq 0 ]
+  holds b 4
+  [[ "$output" = *'bytes of the initrd, copies the others'* ]]
+  [ "$(initrd_share 4)" -ge 1 ] && [ "$(initrd_share 4)" -lt 20 ]
+  cmp "$FOLDER/images/4/initrd.chunks" "$KIT_OVERLAY/slots/b.initrd-chunks"
+  [ "$(grep -c 1/initrd.chunks "$FOLDER/fetched")" = 1 ]
+  rm "$FOLDER/fetched" "$KIT_OVERLAY/slots/b" "$KIT_ESP/kit/b/initrd.img"
+  cp "$FOLDER/images/1/initrd.chunks" "$KIT_OVERLAY/slots/a.initrd-chunks"
+  rm -r "$FOLDER/images/1"
+  update 4
+  holds b 4
+  [ "$(initrd_share 4)" -lt 20 ]
+}
+
+@test "kit-update keeps the list of an initrd that it copied" {
+  cp "$FOLDER/images/1/initrd.chunks" "$KIT_OVERLAY/slots/a.initrd-chunks"
+  update 2
+  holds b 2
+  [ "$(fetched_of initrd)" = 0 ]
+  cmp "$FOLDER/images/2/initrd.chunks" "$KIT_OVERLAY/slots/b.initrd-chunks"
+}
+
+@test "kit-update fetches all of an initrd when a list is missing or wrong, when a delta does not pay, and when the server has no ranges" {
+  again() { rm -f "$FOLDER/fetched" "$KIT_OVERLAY/slots/b" "$KIT_ESP/kit/b/initrd.img"; }
+  # The running image is of an older server.
+  rm "$FOLDER/images/1/initrd.chunks"
+  update 4
+  holds b 4
+  [ "$(initrd_share 4)" = 100 ]
+  again
+  # The list is another initrd's of the same size: the parts make something else, and that is not kept.
+  size="$(stat -c %s "$FOLDER/images/1/initrd.img")"
+  head -n -1 "$FOLDER/images/4/initrd.chunks" >"$FOLDER/images/1/initrd.chunks"
+  rest=$((size - $(awk '{ sum += $1 } END { print sum }' "$FOLDER/images/1/initrd.chunks")))
+  echo "$rest $(printf 'a%.0s' {1..64})" >>"$FOLDER/images/1/initrd.chunks"
+  update 4
+  [ "$status" -eq 0 ]
+  holds b 4
+  [[ "$output" = *'the parts do not make the initrd: fetching all of it'* ]]
+  [ "$(initrd_share 4)" -ge 100 ]
+  again
+  cp "$BATS_FILE_TMPDIR/images/1/initrd.chunks" "$FOLDER/images/1/"
+  # The running slot's initrd is damaged on the disk.
+  printf 'x' | dd of="$KIT_ESP/kit/a/initrd.img" bs=1 seek=500 conv=notrunc status=none
+  update 4
+  holds b 4
+  again
+  cp "$BATS_FILE_TMPDIR/images/1/initrd.img" "$KIT_ESP/kit/a/"
+  touch "$FOLDER/whole"
+  update 4
+  holds b 4
+  again
+  rm "$FOLDER/whole"
+  # Quite another one.
+  head -c 900000 /dev/urandom >"$KIT_ESP/kit/a/initrd.img"
+  list_chunks "$KIT_ESP/kit/a/initrd.img" >"$FOLDER/images/1/initrd.chunks"
+  update 4
+  holds b 4
+  [ "$(initrd_share 4)" = 100 ]
+}
+
+@test "kit-update takes an image of a server that lists no chunks of initrds" {
+  rm "$FOLDER"/images/*/initrd.chunks
+  sed -i '/initrd.chunks/d' "$FOLDER/images/4/manifest"
+  signify-openbsd -S -s "$BATS_FILE_TMPDIR/key.sec" -m "$FOLDER/images/4/manifest" -x "$FOLDER/images/4/manifest.sig"
+  update 4
+  [ "$status" -eq 0 ]
+  holds b 4
+  [ "$(initrd_share 4)" = 100 ]
+  ! grep -q initrd.chunks "$FOLDER/fetched"
+  [ ! -e "$KIT_OVERLAY/slots/b.initrd-chunks" ]
 }
 
 @test "kit-update fetches all of it once when the parts do not make the image" {

@@ -1,4 +1,4 @@
-// `node list-chunks.ts FILE` prints the root.chunks of an image, as the server makes it.
+// `node list-chunks.ts FILE` prints the list of chunks of a root image or an initrd, as the server makes it.
 
 import { listChunks } from '#images/content-chunks.ts'
 

@@ -7,10 +7,12 @@
 
 PARTITIONS='kit-root-a:20 kit-verity-a:1 kit-root-b:20 kit-verity-b:1 kit-overlay:24'
 
-# make_images: once in a file: versions 1, 2 (another program in it), 3 (quite another), and the key, in BATS_FILE_TMPDIR/images.
+# make_images: once in a file: versions 1, 2 (another program in it), 3 (quite another), 4 (as 3, but for one program in the
+# initrd), and the key, in BATS_FILE_TMPDIR/images.
 make_images() {
-  local tree="$BATS_FILE_TMPDIR/tree" number
-  mkdir -p "$tree/usr/bin" "$BATS_FILE_TMPDIR/images"
+  local tree="$BATS_FILE_TMPDIR/tree" parts="$BATS_FILE_TMPDIR/parts" number
+  mkdir -p "$tree/usr/bin" "$parts" "$BATS_FILE_TMPDIR/images"
+  for number in $(seq 10 29); do head -c $((60000 + number * 4321)) /dev/urandom >"$parts/$number"; done
   for number in $(seq 40); do head -c $((150000 + number * 4321)) /dev/urandom >"$tree/usr/bin/program-$number"; done
   signify-openbsd -G -n -c 'test key' -p "$BATS_FILE_TMPDIR/key.pub" -s "$BATS_FILE_TMPDIR/key.sec"
   make_image 1
@@ -19,6 +21,8 @@ make_images() {
   rm "$tree"/usr/bin/*
   for number in $(seq 30); do head -c 200000 /dev/urandom >"$tree/usr/bin/program-$number"; done
   make_image 3
+  head -c 200001 /dev/urandom >"$parts/15"
+  make_image 4
 }
 
 # make_image VERSION: of the tree as it is now.
@@ -30,9 +34,15 @@ make_image() {
   hash="$(veritysetup format --hash=sha256 --data-block-size=4096 --hash-block-size=4096 --salt=- "$folder/root.squashfs" "$folder/root.verity" |
     sed -n 's/^Root hash:[[:space:]]*//p')"
   head -c 100000 /dev/zero | tr '\0' "$1" >"$folder/vmlinuz"
-  head -c 200000 /dev/zero | tr '\0' I >"$folder/initrd.img"
-  "$BOOT_FOLDER/../node_modules/.bin/node" "$BOOT_FOLDER/testing/list-chunks.ts" "$folder/root.squashfs" >"$folder/root.chunks"
+  cat "$BATS_FILE_TMPDIR"/parts/* >"$folder/initrd.img"
+  list_chunks "$folder/root.squashfs" >"$folder/root.chunks"
+  list_chunks "$folder/initrd.img" >"$folder/initrd.chunks"
   sign_image "$1" "$hash" "$(($(/bin/date +%s) + 86400))" 1
+}
+
+# list_chunks FILE: as the server does.
+list_chunks() {
+  "$BOOT_FOLDER/../node_modules/.bin/node" "$BOOT_FOLDER/testing/list-chunks.ts" "$1"
 }
 
 # sign_image VERSION HASH EXPIRES EPOCH
@@ -40,7 +50,8 @@ sign_image() {
   local folder="$BATS_FILE_TMPDIR/images/$1" name
   {
     printf 'kateskit-image 1\nversion %s\narch amd64\nepoch %s\nsigned 1\nexpires %s\nroot-hash %s\n' "$1" "$4" "$3" "$2"
-    for name in root.squashfs root.verity vmlinuz initrd.img; do
+    for name in root.squashfs root.verity vmlinuz initrd.img root.chunks initrd.chunks; do
+      [ -e "$folder/$name" ] || continue
       printf 'file %s %s %s\n' "$name" "$(stat -c %s "$folder/$name")" "$(sha256_of "$folder/$name")"
     done
   } >"$folder/manifest"

@@ -1,5 +1,5 @@
-# The root image of a slot out of what the other slot has and what is missing (docs/decisions/delta-updates.md). The lists
-# of chunks need no trust: what comes out is read through dm-verity in the end. Needs fetch.sh.
+# Root image and initrd of a slot out of what the other slot has and what is missing (docs/decisions/delta-updates.md). The
+# lists of chunks need no trust: what comes out is checked as a whole in the end. Needs fetch.sh.
 # shellcheck shell=dash
 
 # A gap shorter than this costs less to fetch than another request does.

@@ -13,7 +13,7 @@ stage_image() {
   if [ "$(slot_field "$slot" state)" = written ] && [ "$(slot_field "$slot" root-hash)" = "$MANIFEST_ROOT_HASH" ] && restage "$slot"; then
     return 0
   fi
-  rm -f "$KIT_OVERLAY/slots/$slot.chunks"
+  rm -f "$(kept_chunks "$slot" root)" "$(kept_chunks "$slot" initrd)" "$KIT_UPDATE/root.chunks" "$KIT_UPDATE/initrd.chunks"
   STAGE_FULL='' STAGE_DELTA=''
   if ! write_slot "$slot" "$WANTED_BUNDLE" "$WANTED_ARGUMENTS" "$STAGE_DISK"; then
     # What was put together is not what was signed: a chunk of the old image is damaged, or a list is wrong.
@@ -22,7 +22,8 @@ stage_image() {
     STAGE_FULL=1
     write_slot "$slot" "$WANTED_BUNDLE" "$WANTED_ARGUMENTS" "$STAGE_DISK" || return 1
   fi
-  keep_chunks "$slot"
+  keep_chunks "$slot" root "$MANIFEST_ROOT_SIZE"
+  keep_chunks "$slot" initrd "$(manifest_size initrd.img)"
 }
 
 # fetch_manifest: into KIT_UPDATE, verified; sets the MANIFEST_ values.
@@ -68,7 +69,7 @@ restage() {
 fetch_root() {
   local status url="$KIT_URL/images/$WANTED_IMAGE/root.squashfs"
   STAGE_DELTA=''
-  if [ -z "$STAGE_FULL" ] && prepare_delta; then
+  if [ -z "$STAGE_FULL" ] && prepare_delta root "$(slot_field "$KIT_SLOT" root-size)" "$MANIFEST_ROOT_SIZE"; then
     STAGE_DELTA=1
     slot_progress "fetches $(delta_bytes "$KIT_UPDATE/plan") of $MANIFEST_ROOT_SIZE bytes of the root image, copies the others"
     apply_delta "$KIT_UPDATE/plan" "$(find_partition "kit-root-$KIT_SLOT" "$STAGE_DISK")" "$url" "$1"
@@ -80,31 +81,67 @@ fetch_root() {
   fetch_range "$url" 0 "$MANIFEST_ROOT_SIZE" "$1" 0
 }
 
-# prepare_delta: KIT_UPDATE/plan, when both images are known by their chunks and it pays.
-prepare_delta() {
-  local old="$KIT_OVERLAY/slots/$KIT_SLOT.chunks" new="$KIT_UPDATE/new.chunks" size
-  size="$(slot_field "$KIT_SLOT" root-size)"
-  rm -f "$new" "$KIT_UPDATE/plan"
-  fetch_text "$KIT_URL/images/$WANTED_IMAGE/root.chunks" "$new" || return 1
-  is_chunk_list "$new" "$MANIFEST_ROOT_SIZE" || { complain "root.chunks of $WANTED_IMAGE is no list of its image" || return 1; }
-  if ! is_chunk_list "$old" "$size"; then
-    old="$KIT_UPDATE/old.chunks"
-    fetch_text "$KIT_URL/images/$KIT_IMAGE/root.chunks" "$old" || return 1
-    is_chunk_list "$old" "$size" || { complain "root.chunks of $KIT_IMAGE is no list of the image in slot $KIT_SLOT" || return 1; }
-  fi
-  plan_delta "$old" "$new" >"$KIT_UPDATE/plan" && delta_pays "$KIT_UPDATE/plan" "$MANIFEST_ROOT_SIZE"
-}
-
-# fetch_part NAME FILE
+# fetch_part NAME FILE: the initrd by a delta where that pays.
 fetch_part() {
+  local status=2
+  if [ "$1" = initrd.img ]; then
+    fetch_initrd_delta "$2"
+    status=$?
+  fi
+  [ "$status" = 2 ] || return "$status"
   fetch_range "$KIT_URL/images/$WANTED_IMAGE/$1" 0 "$(manifest_size "$1")" "$2" 0
 }
 
-# keep_chunks SLOT: for the update after this one, when the server may have this image no more. It does without, if need be.
+# fetch_initrd_delta FILE: status 2, and no FILE, when all of it has to be fetched: there is no list, a delta does not pay, or the
+# parts do not make the initrd that was signed.
+fetch_initrd_delta() {
+  local status old="$KIT_ESP/kit/$KIT_SLOT/initrd.img" size
+  size="$(manifest_size initrd.img)"
+  # An older server has no such list, nor does the manifest name it then.
+  [ -n "$(manifest_size initrd.chunks)" ] && [ -e "$old" ] && prepare_delta initrd "$(stat -c %s "$old")" "$size" || return 2
+  slot_progress "fetches $(delta_bytes "$KIT_UPDATE/plan") of $size bytes of the initrd, copies the others"
+  apply_delta "$KIT_UPDATE/plan" "$old" "$KIT_URL/images/$WANTED_IMAGE/initrd.img" "$1"
+  status=$?
+  if [ "$status" = 0 ] && ! has_sha256 "$1" "$(manifest_sha256 initrd.img)"; then
+    echo 'the parts do not make the initrd: fetching all of it'
+    status=2
+  fi
+  [ "$status" != 2 ] || rm -f "$1"
+  return "$status"
+}
+
+# prepare_delta root|initrd OLD_BYTES NEW_BYTES: KIT_UPDATE/plan, when the file of both images is known by its chunks and it pays.
+prepare_delta() {
+  local old new="$KIT_UPDATE/$1.chunks"
+  old="$(kept_chunks "$KIT_SLOT" "$1")"
+  rm -f "$new" "$KIT_UPDATE/plan"
+  fetch_text "$KIT_URL/images/$WANTED_IMAGE/$1.chunks" "$new" || return 1
+  is_chunk_list "$new" "$3" || { complain "$1.chunks of $WANTED_IMAGE is no list of its image" || return 1; }
+  if ! is_chunk_list "$old" "$2"; then
+    old="$KIT_UPDATE/old.chunks"
+    fetch_text "$KIT_URL/images/$KIT_IMAGE/$1.chunks" "$old" || return 1
+    is_chunk_list "$old" "$2" || { complain "$1.chunks of $KIT_IMAGE is no list of the image in slot $KIT_SLOT" || return 1; }
+  fi
+  plan_delta "$old" "$new" >"$KIT_UPDATE/plan" && delta_pays "$KIT_UPDATE/plan" "$3"
+}
+
+# kept_chunks SLOT root|initrd: where the list of what lies in the slot is kept.
+kept_chunks() {
+  case "$2" in
+    root) printf '%s\n' "$KIT_OVERLAY/slots/$1.chunks" ;;
+    *) printf '%s\n' "$KIT_OVERLAY/slots/$1.$2-chunks" ;;
+  esac
+}
+
+# keep_chunks SLOT root|initrd BYTES: for the update after this one, when the server may have this image no more. It does without,
+# if need be.
 keep_chunks() {
-  local file="$KIT_OVERLAY/slots/$1.chunks"
-  is_chunk_list "$KIT_UPDATE/new.chunks" "$MANIFEST_ROOT_SIZE" || return 0
-  { cp "$KIT_UPDATE/new.chunks" "$file.new" && sync "$file.new" && mv "$file.new" "$file"; } || rm -f "$file.new"
+  local list="$KIT_UPDATE/$2.chunks" file
+  file="$(kept_chunks "$1" "$2")"
+  # An initrd that did not change was copied from the slot that runs, without a list.
+  [ "$2" != initrd ] || ! cmp -s "$KIT_ESP/kit/$1/initrd.img" "$KIT_ESP/kit/$KIT_SLOT/initrd.img" || list="$(kept_chunks "$KIT_SLOT" initrd)"
+  is_chunk_list "$list" "$3" || return 0
+  { cp "$list" "$file.new" && sync "$file.new" && mv "$file.new" "$file"; } || rm -f "$file.new"
 }
 
 slot_progress() {
