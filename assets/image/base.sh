@@ -4,16 +4,17 @@
 # make_base <work folder> <tar to make>
 make_base() {
   local work=$1 base=$2 log=$1/mmdebstrap.log include sources_text status=0 follower
-  local -a sources=()
-  include=$(packages_in image "image $(setting kernel generic)" | paste -sd,)
+  local -a sources=() sections=()
+  mapfile -t sections < <(kubernetes_sections)
+  include=$(packages_in image "image $(setting kernel generic)" "${sections[@]}" | paste -sd,)
   sources_text=$(package_sources)
   [ -z "$sources_text" ] || mapfile -t sources <<<"$sources_text"
   exec 8> >(follow_mmdebstrap "$log")
   follower=$!
   # initramfs-tools- ("not this one") keeps Debian from making an initrd nobody boots.
   # Archives stay in the cache (KIT_DEBS): the next build of the same versions downloads nothing.
-  KIT_DEBS=$KIT_CACHE/debs
-  KIT_REMOVE=$(packages_in 'removed after set-up' | paste -sd' ')
+  KIT_DEBS=$(debs_folder)
+  KIT_REMOVE=$({ kubernetes_removed && packages_in 'removed after set-up'; } | paste -sd' ')
   KIT_LOADERS=$(packages_in loaders)
   export KIT_DEBS KIT_REMOVE KIT_LOADERS
   # It passes descriptors on by their numbers through sh, and dash knows only 0 to 9: trixie's mmdebstrap 1.5.7 comes to

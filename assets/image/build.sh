@@ -7,7 +7,7 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-for part in inputs preflight packages base boot-files tree initrd squashfs verity manifest; do
+for part in kubernetes inputs preflight packages base boot-files tree initrd squashfs verity manifest; do
   # shellcheck source=/dev/null
   . "$KIT_RECIPE/$part.sh"
 done
@@ -42,6 +42,8 @@ while [ $# -gt 0 ]; do
   shift
 done
 
+check_kubernetes
+
 KIT_WORK=
 kept_initrd= # set by make_initrd
 clean_up() {
@@ -54,6 +56,13 @@ trap 'exit 143' TERM HUP
 
 main() {
   local digest base
+  export kubernetes_folder=
+  kubernetes_version=
+  if has_kubernetes && { [ "$fresh" = yes ] || ! is_built "$(image_digest "$KIT_PROJECT" "$release" "$added")" >/dev/null; }; then
+    check_host "$KIT_CACHE"
+    KIT_PROGRESS_SPAN='0 50' ensure_kubernetes
+    span_from=50
+  fi
   if [ "$fresh" = no ] && is_built "$(image_digest "$KIT_PROJECT" "$release" "$added")"; then
     progress 100 'the image is built already'
     return
@@ -85,7 +94,7 @@ main() {
 # make_image <tar of the Debian tree> <recipe digest>
 make_image() {
   local base=$1 digest=$2 image=$KIT_WORK/image root=$KIT_WORK/root version
-  version=${release:-$(<"$KIT_RECIPE/version")-${digest:0:8}}
+  version=${release:-$(<"$KIT_RECIPE/version")-${digest:0:8}${kubernetes_version:+-k${kubernetes_version#v}}}
   mkdir -p "$image" "$root"
   progress 0 'unpacking the Debian tree'
   zstd -dcq "$base" | tar -x --numeric-owner --xattrs --xattrs-include='*' -C "$root" ||
@@ -102,7 +111,7 @@ make_image() {
   write_manifest "$root" "$image" "$version" "$digest"
   publish "$image" "${output:-$KIT_CACHE/images/$digest}"
   forget_old "$KIT_CACHE/images" 5 "$digest"
-  forget_old "$KIT_CACHE/bases" 2 "${base##*/}"
+  forget_old "$KIT_CACHE/bases" 4 "${base##*/}" # of two kinds, with Kubernetes and without
   forget_old "$KIT_CACHE/initrds" 5 "$kept_initrd"
   progress 100 "image $version"
 }

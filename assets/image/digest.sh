@@ -3,6 +3,8 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=assets/image/kubernetes.sh
+. "$KIT_RECIPE/kubernetes.sh"
 # shellcheck source=assets/image/inputs.sh
 . "$KIT_RECIPE/inputs.sh"
 

@@ -1,21 +1,29 @@
 # Everything that decides what is built: the list of files, their digest, and a copy of them that nobody edits.
 # shellcheck shell=bash
 
-# find_inputs base|image: `base` is what the Debian tree alone depends on. Tests and pages do not change what is built.
+# find_inputs base|image: `base` is what the Debian tree alone depends on. Tests and pages do not change what is built, nor
+# does what is for Kubernetes in an image without.
 find_inputs() {
-  local -a roots=(assets/image boot/initrd boot/node)
+  local -a roots=(assets/image boot/initrd boot/node) without=()
   if [ "$1" = base ]; then
     roots=(assets/image/{base.sh,base-hook.sh,packages.sh,packages.txt,source-date-epoch})
+  elif ! has_kubernetes; then
+    without=(! -path 'assets/image/kubernetes*')
   fi
-  find "${roots[@]}" \( -type f -o -type l \) ! -name '*.bats' ! -name '*.md' ! -name '*.test.*' -print0 | LC_ALL=C sort -z
+  find "${roots[@]}" \( -type f -o -type l \) ! -name '*.bats' ! -name '*.md' ! -name '*.test.*' "${without[@]}" -print0 | LC_ALL=C sort -z
 }
 
 # recipe_digest base|image <folder of the project or of a copy>: sha256 over path, kind and content of each input.
 recipe_digest() {
-  local kernel
+  local kernel more
   kernel=$(image_kernel)
+  case $1 in
+    base) more=$(kubernetes_sections) ;;
+    *) more=$(kubernetes_identity) ;;
+  esac
   {
     echo "$KIT_ARCH $kernel"
+    [ -z "$more" ] || echo "$more"
     cd "$2" || exit 1
     find_inputs "$1" | describe_files
   } | sha256sum | cut -d' ' -f1

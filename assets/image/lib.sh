@@ -17,12 +17,15 @@ umask 022
 # Each part of the build is given this much of the bar; `progress` maps its 0–100 into it.
 progress_from=0
 progress_to=100
+# A build that is a part of another one has this much of that one's bar.
+read -r span_from span_to <<<"${KIT_PROGRESS_SPAN:-0 100}"
 have_progress=no
 if { true >&3; } 2>/dev/null; then have_progress=yes; fi
 
 # "progress <percent> <text>" on file descriptor 3 when someone listens there; the text for people goes to stderr.
 progress() {
   local percent=$((progress_from + $1 * (progress_to - progress_from) / 100))
+  percent=$((span_from + percent * (span_to - span_from) / 100))
   shift
   if [ "$have_progress" = yes ]; then
     printf 'progress %d %s\n' "$percent" "$*" >&3 || true
@@ -43,19 +46,24 @@ fail() {
   exit 1
 }
 
-# setting <name> <default>: the same three places as every server setting, in the same order.
+# setting <name> <default>: of image/….
 setting() {
+  setting_in image "$@"
+}
+
+# setting_in <folder> <name> <default>: the same three places as every server setting, in the same order.
+setting_in() {
   local variable file
-  variable=KATESKIT_IMAGE_$(printf '%s' "$1" | tr a-z- A-Z_)
+  variable=KATESKIT_$(printf '%s_%s' "$1" "$2" | tr a-z- A-Z_)
   file=${variable}_FILE
   if [ -n "${!variable:-}" ]; then
     printf '%s\n' "${!variable}"
   elif [ -n "${!file:-}" ]; then
-    cat -- "${!file}" || fail "Cannot read the setting image/$1: ${!file}"
-  elif [ -f "$KIT_CONFIG/image/$1" ]; then
-    cat -- "$KIT_CONFIG/image/$1"
+    cat -- "${!file}" || fail "Cannot read the setting $1/$2: ${!file}"
+  elif [ -f "$KIT_CONFIG/$1/$2" ]; then
+    cat -- "$KIT_CONFIG/$1/$2"
   else
-    printf '%s\n' "$2"
+    printf '%s\n' "$3"
   fi
 }
 
@@ -72,6 +80,11 @@ image_kernel() {
     cloud) echo linux-image-cloud-amd64 ;;
     *) fail "Cannot use the kernel '$kernel' (setting image/kernel)" "say 'generic' (any hardware) or 'cloud' (virtual machines only)" ;;
   esac
+}
+
+# Where the image's Kubernetes comes from (assets/kubernetes): `none` for an image without.
+kubernetes_source() {
+  setting_in kubernetes source none
 }
 
 # The lists in kernel-modules/ are written for the generic kernel, where a name that is not there is a mistake. The cloud

@@ -10,6 +10,8 @@ write_manifest() {
     printf '  "epoch": %d,\n' "$(<"$KIT_RECIPE/epoch")"
     printf '  "kernel": "%s",\n' "$(ls "$root/usr/lib/modules")"
     printf '  "rootHash": "%s",\n' "$(<"$KIT_WORK/root-hash")"
+    [ -z "$kubernetes_version" ] || printf '  "kubernetes": { "version": "%s", "cri": "%s", "ociRuntime": "%s" },\n' \
+      "$kubernetes_version" "$(kubernetes_cri)" "$(kubernetes_oci_runtime)"
     printf '  "files": [\n'
     list_files "$image" | join_lines
     printf '  ],\n  "packages": [\n'

@@ -4,11 +4,15 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=assets/image/kubernetes.sh
+. "$KIT_RECIPE/kubernetes.sh"
+# shellcheck source=assets/image/packages.sh
+. "$KIT_RECIPE/packages.sh"
 
 [ $# = 1 ] || fail 'Cannot make a mirror without a folder' 'assets/image/mirror.sh FOLDER'
 command -v apt-ftparchive >/dev/null || fail 'Cannot make a mirror: missing apt-ftparchive' 'apt-get install apt-utils'
-archives=("$KIT_CACHE"/debs/*.deb)
-[ -f "${archives[0]}" ] || fail "Cannot make a mirror: no packages in $KIT_CACHE/debs" 'assets/image/build.sh --fresh'
+archives=("$(debs_folder)"/*.deb)
+[ -f "${archives[0]}" ] || fail "Cannot make a mirror: no packages in $(debs_folder)" 'assets/image/build.sh --fresh'
 
 mkdir -p "$1"
 # apt fetches the whole pool's files by name: hard links where the file system allows, copies elsewhere.

@@ -4,6 +4,10 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# Kubernetes has a recipe of its own, which takes half an hour; what it puts into an image is compared there.
+export KATESKIT_KUBERNETES_SOURCE=none
+# shellcheck source=assets/image/kubernetes.sh
+. "$KIT_RECIPE/kubernetes.sh"
 # shellcheck source=assets/image/inputs.sh
 . "$KIT_RECIPE/inputs.sh"
 

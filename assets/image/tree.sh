@@ -16,6 +16,7 @@ make_tree() {
   lay_files "$KIT_RECIPE/root" "$root"
   lay_files "$KIT_PROJECT/boot/node/root" "$root"
   make_places "$root"
+  lay_kubernetes "$root"
   choose_units "$root"
   [ -z "$added" ] || lay_files "$added" "$root"
   printf 'IMAGE_ID=kateskit\nIMAGE_VERSION=%s\n' "$version" >>"$root/usr/lib/os-release"
