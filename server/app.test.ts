@@ -56,6 +56,7 @@ function profilesReserving(ips: Readonly<Record<Mac, string>>): Profiles {
     roles: () => [],
     machines: () => macs,
     assignRole: async () => {},
+    unassignRole: async () => {},
   }
 }
 

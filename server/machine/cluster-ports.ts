@@ -62,6 +62,8 @@ export interface GrantRecord {
   readonly tokenId?: string
   /** sha256 of what a `restore` takes. */
   readonly snapshot?: string
+  /** Of Kubernetes: what the node has when it is done. */
+  readonly version: string
   readonly issuedMs: number
   readonly expiresMs: number
   /** `open`: handed out. `used`: a certificate was signed for it, or the machine said that it is done. `closed`: over. */

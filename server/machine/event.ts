@@ -68,7 +68,8 @@ export const EVENT_KINDS = {
   'cluster-founding': 'a machine is about to make the cluster; data.cluster',
   'cluster-up': 'the API of the cluster answered after it was made; data.cluster',
   'cluster-adopted': 'a person gave this server a cluster that was there before; data.cluster, data.by',
-  'cluster-forgotten': 'a person made this server forget the cluster, which was not touched; data.cluster, data.by',
+  'cluster-forgotten':
+    'a person made this server forget the cluster, which was not touched; data.cluster, data.by',
   'kubeconfig-made': 'a person was given a kubeconfig of their own; data.by, data.days',
   'node-granted': 'a machine was given its part in the cluster; data.action, data.boot',
   'node-refused': 'a machine asked for its part in the cluster and was not given it, and why; data.boot',

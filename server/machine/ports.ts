@@ -94,6 +94,8 @@ export interface Profiles {
   machines(): readonly Mac[]
   /** Writes `machines/<mac>/role`; in force when it resolves. Throws KitError for a role that has no folder. */
   assignRole(mac: Mac, role: string): Promise<void>
+  /** Takes `machines/<mac>/role` away, if it is there; in force when it resolves. */
+  unassignRole(mac: Mac): Promise<void>
 }
 
 /** The overlay bundle of one machine: a content-addressed tar. */

@@ -135,6 +135,15 @@ export class Roster implements Sightings, MachineViews {
     this.#known.set(machine.mac, machine)
   }
 
+  /** With its boots. What it says or shows of itself makes it known again. */
+  async forget(mac: Mac): Promise<void> {
+    const { queue, machines } = this.#options
+    await queue.run(mac, async () => {
+      await machines.remove(mac)
+      this.#known.delete(mac)
+    })
+  }
+
   async #notice(mac: Mac, sighting: Sighting): Promise<void> {
     const known = this.#known.get(mac)
     if (known === undefined) await this.#discover(mac, sighting)

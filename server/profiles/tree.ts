@@ -1,5 +1,6 @@
 // The profile tree as a service: read at start, watched, and always answering with the last good value.
 
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 
@@ -149,6 +150,16 @@ export class ProfileTree implements Profiles, Service {
         : (profile.broken ?? 'the file was changed again')
       throw new KitError('conflict', `Cannot put the role ${role} of ${mac} in force: ${reason}`)
     }
+  }
+
+  async unassignRole(mac: Mac): Promise<void> {
+    await this.#reread()
+    const directory = this.#state.layers.get(machineLayer(mac))?.directory
+    if (directory === undefined) return
+    await rm(join(directory, 'role'), { force: true }).catch((cause: unknown) => {
+      throw new KitError('unavailable', `Cannot remove ${directory}/role: ${describeError(cause)}`, { cause })
+    })
+    await this.#reread()
   }
 
   #reread(): Promise<void> {

@@ -105,6 +105,7 @@ function grantFromRow(row: GrantRow): GrantRecord {
     ...{ boot: row.boot, mac: row.mac, keySha256: row.key_sha256, action: row.action },
     ...(row.token_id !== null && { tokenId: row.token_id }),
     ...(row.snapshot !== null && { snapshot: row.snapshot }),
+    version: row.version,
     ...{ issuedMs: row.issued_ms, expiresMs: row.expires_ms, state: row.state },
   }
 }
@@ -112,7 +113,7 @@ function grantFromRow(row: GrantRow): GrantRecord {
 function rowFromGrant(grant: GrantRecord): GrantRow {
   return {
     ...{ boot: grant.boot, mac: grant.mac, key_sha256: grant.keySha256, action: grant.action },
-    ...{ token_id: grant.tokenId ?? null, snapshot: grant.snapshot ?? null, issued_ms: grant.issuedMs },
+    ...{ token_id: grant.tokenId ?? null, snapshot: grant.snapshot ?? null, version: grant.version, issued_ms: grant.issuedMs },
     ...{ expires_ms: grant.expiresMs, state: grant.state },
   }
 }

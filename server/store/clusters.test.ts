@@ -18,7 +18,7 @@ const NODE: NodeRecord = {
 }
 const GRANT: GrantRecord = {
   ...{ boot: 'b0', mac: MAC, keySha256: 'ab'.repeat(32), action: 'init', issuedMs: 1, expiresMs: 2 },
-  state: 'open',
+  ...{ version: 'v1.33.1', state: 'open' },
 }
 
 test('the cluster, its nodes and grants keep every field over a restart', async (t) => {

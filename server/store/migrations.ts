@@ -123,7 +123,7 @@ const MIGRATIONS: readonly Migration[] = [
       ) strict, without rowid`,
       `create table grants (
         boot text primary key, mac text not null, key_sha256 text not null, action text not null, token_id text,
-        snapshot text, issued_ms integer not null, expires_ms integer not null, state text not null
+        snapshot text, version text not null, issued_ms integer not null, expires_ms integer not null, state text not null
       ) strict, without rowid`,
       'create index grants_by_mac on grants (mac, issued_ms)',
     ],

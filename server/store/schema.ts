@@ -186,6 +186,7 @@ export interface GrantRow {
   /** The part of the token that is no secret. */
   token_id: string | null
   snapshot: string | null
+  version: string
   issued_ms: number
   expires_ms: number
   state: GrantRecord['state']

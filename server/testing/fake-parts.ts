@@ -134,6 +134,10 @@ export class FakeProfiles implements Profiles {
     return [...this.assigned.keys()]
   }
 
+  async unassignRole(mac: Mac) {
+    this.assigned.delete(mac)
+  }
+
   async assignRole(mac: Mac, role: string) {
     if (!this.roles().includes(role)) throw new KitError('not-found', `Cannot assign ${role}: no such role`)
     this.assigned.set(mac, role)

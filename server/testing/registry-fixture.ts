@@ -51,6 +51,7 @@ function profilesOf(tree: Tree): Profiles {
     roles: () => under('roles/').sort(),
     machines: () => under('machines/').map(parseMac),
     assignRole: async () => {},
+    unassignRole: async () => {},
   }
 }
 
