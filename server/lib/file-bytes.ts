@@ -1,7 +1,7 @@
 // Reading files by the block: what they hold, without the whole file in memory and without holding up the server.
 
 import { createHash } from 'node:crypto'
-import { open } from 'node:fs/promises'
+import { type FileHandle, open } from 'node:fs/promises'
 
 /** Hashing so much takes about 2 ms; between two blocks the server answers others. */
 const BLOCK_BYTES = 1024 * 1024
@@ -46,6 +46,11 @@ export async function readContent(file: string, options: ReadOptions = {}): Prom
     sizeBytes += block.length
   }
   return { sizeBytes, sha256: hash.digest('hex') }
+}
+
+/** One write may take less than it was given. */
+export async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.length; ) done += (await handle.write(bytes, done)).bytesWritten
 }
 
 /** Makes the bytes of a file survive a power cut; its name in the folder needs a sync of its own. */

@@ -5,7 +5,7 @@ import { constants, open, realpath } from 'node:fs/promises'
 import { join, sep } from 'node:path'
 
 import { KitError, systemErrorCode } from '#lib/errors.ts'
-import { readBlocks } from '#lib/file-bytes.ts'
+import { readBlocks, writeAll } from '#lib/file-bytes.ts'
 
 import {
   type Archive,
@@ -14,7 +14,6 @@ import {
   cannotImport,
   plainName,
   SpaceWatch,
-  writeAll,
 } from './archive.ts'
 
 /** Copies what is asked for, and nothing else. A file is copied once. */

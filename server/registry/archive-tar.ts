@@ -11,6 +11,7 @@ import * as tar from 'tar-stream'
 
 import { compressionOf, decompressorsFor } from '#lib/decompress.ts'
 import { describeError, KitError, systemErrorCode } from '#lib/errors.ts'
+import { writeAll } from '#lib/file-bytes.ts'
 
 import {
   type Archive,
@@ -19,7 +20,6 @@ import {
   cannotImport,
   plainName,
   SpaceWatch,
-  writeAll,
 } from './archive.ts'
 
 /** An archive of hundreds of images has some thousand blobs. */

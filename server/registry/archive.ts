@@ -1,6 +1,6 @@
 // Where container images are imported from, behind one interface: a tar or a folder.
 
-import { type FileHandle, readFile, statfs } from 'node:fs/promises'
+import { readFile, statfs } from 'node:fs/promises'
 
 import { KitError } from '#lib/errors.ts'
 
@@ -61,10 +61,6 @@ export function noSpace(folder: string, cause?: unknown): KitError {
 
 export function cannotImport(shown: string, why: string, cause?: unknown): KitError {
   return new KitError('invalid-input', `Cannot import ${shown}: ${why}`, { cause })
-}
-
-export async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.length; ) done += (await handle.write(bytes, done)).bytesWritten
 }
 
 /** A file that says something about others. Throws KitError for one that is larger than a manifest may be. */
