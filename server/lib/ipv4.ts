@@ -67,6 +67,11 @@ export function parseSubnet(text: string): Subnet {
   return subnetOf(ip, Number(bits))
 }
 
+/** `10.77.0.0/24`. */
+export function formatSubnet({ network, prefixBits }: Subnet): string {
+  return `${network}/${prefixBits}`
+}
+
 export function subnetMask(subnet: Subnet): Ipv4 {
   return ipv4FromNumber(maskNumber(subnet.prefixBits))
 }
