@@ -71,9 +71,11 @@ async function answer(exchange: Exchange, rest: string, door: RegistryDoor): Pro
   if (rest === '') return void sendJson(response, 200, {})
   if (rest === '_catalog')
     return sendPage(exchange, registry.repositories(), (repositories) => ({ repositories }))
-  const path = decode(rest)
+  const path = findDecoded(rest)
+  if (path === undefined) return { code: 'NAME_INVALID', message: `${quote(rest)} cannot be decoded` }
   const { name = '', kind, what = '' } = PATH.exec(path)?.groups ?? {}
-  if (kind === undefined) return { code: 'NAME_INVALID', message: 'there is no such path here' }
+  // Also what 1.1 leaves to the registry: a client that gets 404 for referrers asks for a tag of that digest.
+  if (kind === undefined) return { code: 'NAME_UNKNOWN', message: 'there is no such path here' }
   const repository = registry.repository(name, url.searchParams.get('ns') ?? undefined)
   if (repository === undefined)
     return { code: 'NAME_UNKNOWN', message: `${quote(name)} is not here, or under several hosts` }
@@ -90,12 +92,12 @@ async function answer(exchange: Exchange, rest: string, door: RegistryDoor): Pro
 /** A repository's name may have a part that is called `blobs`: the last one counts. */
 const PATH = /^(?<name>.+)\/(?:(?<kind>tags)\/list|(?<kind>manifests|blobs)\/(?<what>[^/]+))$/
 
-/** Some clients write `:` as `%3A`. What cannot be decoded is no name. */
-function decode(rest: string): string {
+/** Some clients write `:` as `%3A`. */
+function findDecoded(rest: string): string | undefined {
   try {
     return decodeURIComponent(rest)
   } catch {
-    return ''
+    return undefined
   }
 }
 
