@@ -20,8 +20,15 @@ export GOROOT=$place/go/usr/lib/go-1.19 TMPDIR=$place/tmp HOME=$place/tmp
 export PATH=$GOROOT/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # GOPATH mode, as Debian's own rules build it; nothing is fetched.
 export GO111MODULE=off GOFLAGS=-v CGO_ENABLED=0 GOPROXY=off
-export KUBE_GIT_VERSION=$version KUBE_GIT_MAJOR=${number%%.*} KUBE_GIT_MINOR=${minor%%.*} KUBE_GIT_COMMIT=unknown
-export KUBE_GIT_TREE_STATE=archive KUBE_BUILD_PLATFORMS=linux/amd64
+export KUBE_BUILD_PLATFORMS=linux/amd64 KUBE_GIT_VERSION_FILE=$place/version
+# A file, for the source has its own version written into its scripts, which outweighs the environment.
+cat >"$KUBE_GIT_VERSION_FILE" <<EOF
+KUBE_GIT_COMMIT=unknown
+KUBE_GIT_TREE_STATE=archive
+KUBE_GIT_VERSION=$version
+KUBE_GIT_MAJOR=${number%%.*}
+KUBE_GIT_MINOR=${minor%%.*}
+EOF
 
 # shellcheck disable=SC2086 # one word a program
 make WHAT="$(printf 'cmd/%s ' $programs)" GOLDFLAGS='-s -w -buildid='

@@ -9,7 +9,6 @@ debian_source_version() {
 # make_from_debian_source <result folder> <label or nothing>
 make_from_debian_source() {
   local result=$1 version from=$KIT_WORK/bookworm
-  [ -n "$2" ] || check_wanted "$(debian_source_version)"
   version=${2:-$(debian_source_version)}
   progress_range 0 8
   progress 0 "fetching Debian's source of Kubernetes"
@@ -27,6 +26,7 @@ make_from_debian_source() {
   progress_range 8 85
   compile_kubernetes "$version"
   mv "$KIT_WORK/build/programs"/* "$result/bin/"
+  check_programs "$result/bin" "$version"
   source_package=$(cd "$KIT_WORK/fetched" && echo kubernetes_*.dsc)
   source_package=${source_package%.dsc}
   progress_range 85 98

@@ -5,7 +5,7 @@ kubernetes_directory() {
   local folder
   folder=$(setting_in kubernetes directory '')
   [ -n "$folder" ] || fail 'Cannot take Kubernetes from a folder: the setting kubernetes/directory is empty' 'name it: KATESKIT_KUBERNETES_DIRECTORY=/path'
-  [ -d "$folder" ] || fail "Cannot take Kubernetes from $folder (setting kubernetes/directory): there is no such folder"
+  [ -d "$folder" ] || fail "Cannot take Kubernetes from $folder (setting kubernetes/directory): there is no such folder" 'name the folder with kubeadm, kubelet and kubectl in it'
   (cd "$folder" && pwd)
 }
 
@@ -21,12 +21,9 @@ brought_program() {
   return 1
 }
 
-# describe_directory: what is in it, for the key.
+# describe_directory <folder>: what is in it, for the key.
 describe_directory() {
-  local folder
-  folder=$(kubernetes_directory)
-  find "$folder" "$folder/bin" "$folder/images" -maxdepth 1 -type f -printf '%P\n' 2>/dev/null | LC_ALL=C sort
-  find "$folder" -maxdepth 2 -type f -print0 | LC_ALL=C sort -z | xargs -0 -r sha256sum | cut -d' ' -f1
+  (cd "$1" && find . -maxdepth 2 -type f -print0 | LC_ALL=C sort -z | xargs -0 -r sha256sum)
 }
 
 # make_from_directory <result folder>
@@ -85,6 +82,6 @@ archive_references() {
   index=$(tar -xOf "$1" index.json 2>/dev/null || tar -xOf "$1" ./index.json)
   {
     grep -oE '"io\.containerd\.image\.name" *: *"[^"]+"' <<<"$index" ||
-      grep -oE '"org\.opencontainers\.image\.ref\.name" *: *"[^"]*[/:][^"]*"' <<<"$index"
+      grep -oE '"org\.opencontainers\.image\.ref\.name" *: *"[^"]*[/:][^"]*"' <<<"$index" || true
   } | sed 's/.*: *"\([^"]*\)"$/\1/' | sort -u
 }

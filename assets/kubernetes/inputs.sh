@@ -3,11 +3,21 @@
 
 # kubernetes_key <source> <label>: `<version as far as it is known>-<digest>`.
 kubernetes_key() {
-  local source_name=$1 label=$2 version digest
+  local source_name=$1 label=$2 version digest repository key folder
   case $source_name in
-    debian-source) version=${label:-$(debian_source_version)} ;;
-    packages) version=$(wanted_version) ;;
-    directory) version=directory ;;
+    debian-source)
+      [ -n "$label" ] || check_wanted "$(debian_source_version)"
+      version=${label:-$(debian_source_version)}
+      ;;
+    packages)
+      version=$(wanted_version) || exit 1
+      repository=$(package_repository "$version") || exit 1
+      key=$(repository_key) || exit 1
+      ;;
+    directory)
+      version=directory
+      folder=$(kubernetes_directory) || exit 1
+      ;;
   esac
   digest=$({
     echo "$KIT_ARCH $source_name $version"
@@ -15,12 +25,12 @@ kubernetes_key() {
       debian-source) describe_recipe versions apt debian-source compile oci images manifest ;;
       packages)
         describe_recipe versions apt packages manifest
-        package_repository "$version"
-        sha256sum <"$(repository_key)"
+        echo "$repository"
+        sha256sum <"$key"
         ;;
       directory)
         describe_recipe versions directory manifest
-        describe_directory
+        describe_directory "$folder"
         ;;
     esac
   } | sha256sum)

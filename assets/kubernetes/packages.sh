@@ -14,7 +14,7 @@ package_repository() {
     http://* | https://*) ;;
     /* | file://*)
       repository=${repository#file://}
-      [ -d "$repository" ] || fail "Cannot use the Kubernetes repository $repository (setting kubernetes/repository): there is no such folder"
+      [ -d "$repository" ] || fail "Cannot use the Kubernetes repository $repository (setting kubernetes/repository): there is no such folder" 'name a URL or a folder'
       repository=copy:$repository
       ;;
     *) fail "Cannot use the Kubernetes repository '$repository' (setting kubernetes/repository)" 'name a URL or a folder' ;;
@@ -27,7 +27,7 @@ repository_key() {
   local key
   key=$(setting_in kubernetes repository-key '')
   if [ -n "$key" ]; then
-    [ -s "$key" ] || fail "Cannot use the key $key (setting kubernetes/repository-key): there is no such file"
+    [ -s "$key" ] || fail "Cannot use the key $key (setting kubernetes/repository-key): there is no such file" 'name the file of the public key, as the repository publishes it (Release.key)'
     echo "$key"
     return
   fi

@@ -1,7 +1,7 @@
 // Every Debian package this project uses on the host, with the reason why, by what it is needed for.
 
-/** `image`: building the base image. `lab`: virtual machines. `serve`: a real LAN. `check`: linters. `peers`: foreign clients and servers in tests. */
-export type PackageGroup = 'image' | 'lab' | 'serve' | 'check' | 'peers'
+/** `image`: building the base image. `kubernetes`: building Kubernetes for it, or fetching it. `lab`: virtual machines. `serve`: a real LAN. `check`: linters. `peers`: foreign clients and servers in tests. */
+export type PackageGroup = 'image' | 'kubernetes' | 'lab' | 'serve' | 'check' | 'peers'
 
 export const PACKAGES: Readonly<Record<PackageGroup, Readonly<Record<string, string>>>> = {
   image: {
@@ -14,6 +14,15 @@ export const PACKAGES: Readonly<Record<PackageGroup, Readonly<Record<string, str
     zstd: 'compresses the initrd and the cached Debian tree',
     'xz-utils': 'unpacks kernel modules',
     'util-linux': 'unshare, setpriv, flock: the build leaves nothing behind',
+  },
+  kubernetes: {
+    'dpkg-dev': "unpacks Debian's source package of Kubernetes",
+    make: 'what its build is written for',
+    rsync: 'the same',
+    gcc: 'compiles the pause container; Go itself comes with the build',
+    'libc6-dev': 'what that is linked with',
+    gpg: 'knows the key of the community repository again',
+    curl: 'fetches that key',
   },
   lab: {
     'qemu-system-x86': 'the virtual machines',
@@ -71,13 +80,17 @@ export const PURPOSES = {
   lab: ['image', 'lab'],
   serve: ['image', 'serve'],
   check: ['check'],
-  fast: ['image', 'lab', 'check', 'peers'],
-  test: ['image', 'lab', 'check', 'peers'],
+  fast: ['image', 'kubernetes', 'lab', 'check', 'peers'],
+  test: ['image', 'kubernetes', 'lab', 'check', 'peers'],
 } as const satisfies Record<string, readonly PackageGroup[]>
+
+const KUBERNETES = ['kubernetes'] as const
 
 export type Purpose = keyof typeof PURPOSES
 
-export function packagesFor(purpose: Purpose): readonly string[] {
-  const names = PURPOSES[purpose].flatMap((group) => Object.keys(PACKAGES[group]))
+/** `isKubernetesMade`: the images of this purpose have a Kubernetes that is made here. */
+export function packagesFor(purpose: Purpose, isKubernetesMade = false): readonly string[] {
+  const groups: readonly PackageGroup[] = [...PURPOSES[purpose], ...(isKubernetesMade ? KUBERNETES : [])]
+  const names = groups.flatMap((group) => Object.keys(PACKAGES[group]))
   return [...new Set(names)].sort()
 }

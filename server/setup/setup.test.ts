@@ -8,10 +8,11 @@ import type { Clock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 
 import { aptError, findMissing, statusPercent } from './apt.ts'
-import { checkSpace, ensureBaseImage, readProgress, recipeError } from './base-image.ts'
+import { checkSpace, ensureBaseImage } from './base-image.ts'
 import { PACKAGES, PURPOSES, type Purpose, packagesFor } from './packages.ts'
 import { createProgress } from './progress.ts'
 import { barLine, duration, progressLine, remainingSeconds, type StepState } from './progress-text.ts'
+import { readProgress, recipeError } from './recipe.ts'
 import { prepare } from './setup.ts'
 
 const QUIET = createProgress({ write: () => {} }, fakeClock().clock)
@@ -34,6 +35,12 @@ test('packagesFor() names each package once, sorted, for every purpose', (t) => 
   }
   t.true(packagesFor('lab').includes('qemu-system-x86'))
   t.false(packagesFor('serve').some((name) => /qemu|ovmf/.test(name)))
+})
+
+test('packagesFor() names what builds Kubernetes only where it is made here', (t) => {
+  t.false(packagesFor('serve').includes('dpkg-dev'))
+  t.true(packagesFor('serve', true).includes('dpkg-dev'))
+  t.true(packagesFor('test').includes('dpkg-dev'))
 })
 
 test('PACKAGES gives every package a reason', (t) => {
@@ -165,12 +172,14 @@ test('readProgress() reads the line of the recipe and nothing else', (t) => {
   t.is(readProgress('I: running'), undefined)
 })
 
+const ABOUT = { logFile: '/log', title: 'Building the base image' }
+
 test("recipeError() uses the recipe's own words, else its last line and the log", (t) => {
-  const known = recipeError(['noise', 'error: Cannot fetch', '  fix: set a mirror'], 'exit code 1', '/log')
+  const known = recipeError(['noise', 'error: Cannot fetch', '  fix: set a mirror'], 'exit code 1', ABOUT)
   t.is(known.message, 'Cannot fetch')
   t.is(known.fix, 'set a mirror')
-  const unknown = recipeError(['E: boom', ''], 'exit code 1', '/log')
-  t.is(unknown.message, 'Cannot build the base image: E: boom')
+  const unknown = recipeError(['E: boom', ''], 'exit code 1', ABOUT)
+  t.is(unknown.message, 'Building the base image failed: E: boom')
   t.is(unknown.fix, 'read /log')
 })
 
@@ -192,7 +201,8 @@ async function fakeRecipe(t: ExecutionContext, build: string) {
 const BUILDS = `echo built >>"$XDG_CACHE_HOME/count"
 echo 'progress 50 half' >&3
 mkdir -p "$XDG_CACHE_HOME/kateskit/images/d1"
-touch "$XDG_CACHE_HOME/kateskit/images/d1/manifest.json"`
+touch "$XDG_CACHE_HOME/kateskit/images/d1/manifest.json"
+echo "$XDG_CACHE_HOME/kateskit/images/d1"`
 
 test('ensureBaseImage() builds once for a recipe', async (t) => {
   const { folder, options } = await fakeRecipe(t, BUILDS)
