@@ -15,6 +15,12 @@
 //   secrets.tar           what GET …/secrets answers
 //   forgotten             (if there) no certificate is known
 //   time                  (if there) what GET /v1/time answers
+//   grant-refused         (if there) POST …/grant answers 409 with this message
+//   grant-wait            (if there) it answers 202 with this reason; goes when `wait` is over, or the file does
+//   grant.tar             (if there) what it answers else; not there: 204
+//   node-refused          (if there) the status of POST …/node
+//   etcd-snapshot         what GET …/etcd-snapshot answers
+//   snapshot              gets what PUT …/etcd-snapshot brought, when its digest is right; `snapshot-refused`: 409 with this message
 //   paths                 gets a line per request of a machine: path, the name in its certificate
 //   and what identity-desk.ts needs
 //   cut                   (if there) file answers break off after so many bytes, that often: `1000 2`
@@ -24,6 +30,7 @@ import { appendFileSync, existsSync, readFileSync, rmSync, statSync, writeFileSy
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo, Server } from 'node:net'
+import { buffer } from 'node:stream/consumers'
 import { setTimeout as pause } from 'node:timers/promises'
 import { TLSSocket } from 'node:tls'
 
@@ -33,7 +40,8 @@ import { openTestDesk } from './identity-desk.ts'
 import { layNext } from './lay-next.ts'
 
 const [folder = '.', address = '127.0.0.1', port = '0', tlsPort = '0', caFolder = '.'] = process.argv.slice(2)
-const MACHINE_PATH = /^\/v1\/machines\/[0-9a-f-]{17}\/(events|check-in|boots|target|secrets)$/
+const MACHINE_PATH =
+  /^\/v1\/machines\/[0-9a-f-]{17}\/(events|check-in|boots|target|secrets|grant|node|etcd-snapshot)$/
 
 function find(name: string): string | undefined {
   return existsSync(`${folder}/${name}`) ? readFileSync(`${folder}/${name}`, 'utf8') : undefined
@@ -72,7 +80,7 @@ function sendFile(request: IncomingMessage, response: ServerResponse, path: stri
 async function takeReport(
   request: IncomingMessage,
   response: ServerResponse,
-  endpoint: string,
+  { endpoint, query }: { readonly endpoint: string; readonly query: URLSearchParams },
 ): Promise<void> {
   let text = ''
   for await (const chunk of request.setEncoding('utf8')) text += chunk
@@ -80,6 +88,14 @@ async function takeReport(
   const body = JSON.parse(text)
   if (text.length > 16384) throw new Error(`a body of ${text.length} bytes`)
   appendFileSync(`${folder}/reports`, `${endpoint} ${JSON.stringify(body)}\n`)
+  if (endpoint === 'grant') {
+    await sendGrant(response, Number(query.get('wait') ?? 0))
+    return
+  }
+  if (endpoint === 'node') {
+    response.writeHead(Number(find('node-refused') ?? 204)).end()
+    return
+  }
   const [status = '', ...boots] = endpoint === 'check-in' ? (find('refuse')?.trim().split(' ') ?? []) : []
   const id = find('boots')?.trim()
   if (status !== '' && (boots.length === 0 || boots.includes(body.boot)))
@@ -87,6 +103,41 @@ async function takeReport(
   else if (endpoint !== 'boots') response.writeHead(204).end()
   else if (id === undefined) response.writeHead(404).end()
   else response.writeHead(200, { 'Content-Type': 'text/plain' }).end(`boot ${id}\n`)
+}
+
+async function sendGrant(response: ServerResponse, waitSeconds: number): Promise<void> {
+  const untilMs = Date.now() + waitSeconds * 1000
+  while (find('grant-wait') !== undefined && Date.now() < untilMs && !response.destroyed) await pause(20)
+  const [refused, wait] = [find('grant-refused'), find('grant-wait')]
+  if (refused !== undefined) refuseWith(response, refused.trim())
+  else if (wait !== undefined) response.writeHead(202, { 'Content-Type': 'text/plain' }).end(`wait ${wait}`)
+  else if (!existsSync(`${folder}/grant.tar`)) response.writeHead(204).end()
+  else {
+    response.writeHead(200, { 'Content-Type': 'application/x-tar' }).end(readFileSync(`${folder}/grant.tar`))
+  }
+}
+
+async function answerSnapshot(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  if (request.method !== 'PUT') {
+    sendFile(request, response, '/etcd-snapshot')
+    return
+  }
+  const bytes = await buffer(request)
+  const digest = createHash('sha256').update(bytes).digest('base64')
+  const refused =
+    request.headers['digest'] === `sha-256=${digest}` ? find('snapshot-refused') : 'its digest is another one'
+  if (refused !== undefined) {
+    refuseWith(response, refused.trim())
+    return
+  }
+  writeFileSync(`${folder}/snapshot`, bytes)
+  response.writeHead(204).end()
+}
+
+function refuseWith(response: ServerResponse, message: string): void {
+  response
+    .writeHead(409, { 'Content-Type': 'application/json' })
+    .end(JSON.stringify({ error: { code: 'conflict', message } }))
 }
 
 function readTarget(): { tag: string; text: string } {
@@ -136,7 +187,8 @@ const listener: RequestListener = (request, response) => {
     if (name === undefined && endpoint !== 'events') refuse(response)
     else if (endpoint === 'target') void sendTarget(response, url.searchParams)
     else if (endpoint === 'secrets') sendFile(request, response, '/secrets.tar')
-    else void takeReport(request, response, endpoint)
+    else if (endpoint === 'etcd-snapshot') void answerSnapshot(request, response)
+    else void takeReport(request, response, { endpoint, query: url.searchParams })
   } else if (url.pathname === '/v1/time') {
     response.end(find('time') ?? `${Math.floor(Date.now() / 1000)}\n`)
   } else if (/^\/(?:images|bundles)\/[A-Za-z0-9./-]+$/.test(url.pathname)) {

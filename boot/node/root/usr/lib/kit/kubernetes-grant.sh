@@ -4,7 +4,7 @@
 # shellcheck disable=SC2034,SC2153 # ASKED_WHY is for who asked; KIT_BOOT is the environment's, or the agent's
 
 KUBE_GRANT="$KIT_RUN/grant"
-GRANT_WAIT_SECONDS=50
+: "${GRANT_WAIT_SECONDS:=50}"
 GRANT_LIMIT_BYTES=1048576
 MESSAGE_BYTES=900
 
@@ -69,7 +69,7 @@ take_grant() {
 unpack_grant() {
   local archive="$KUBE_GRANT/answer" odd
   odd="$(tar -tf "$archive" 2>/dev/null)" || { echo 'Cannot use the grant: it is no archive' && return 1; }
-  odd="$(printf '%s\n' "$odd" | sed 's|^\./||; s|/$||' | grep -Evx 'action|kubeadm\.yaml|cni\.env|pki|pki/etcd|pki/(etcd/)?[a-z][a-z-]{0,40}\.(crt|key|pub)|\.?' | head -n 1)"
+  odd="$(printf '%s\n' "$odd" | sed 's|^\./||; s|/$||' | grep -Evx 'action|kubeadm\.yaml|cni\.env|pki|pki/etcd|pki/(etcd/)?[a-z][a-z-]{0,40}\.(crt|key|pub)|manifests|manifests/kube-vip\.yaml|\.?' | head -n 1)"
   [ -z "$odd" ] || { echo "Cannot use the grant: it holds $(printf '%s' "$odd" | LC_ALL=C tr -cd ' -~' | head -c 100)" && return 1; }
   ! tar -tvf "$archive" 2>/dev/null | grep -qv '^[-d]' || { echo 'Cannot use the grant: it holds something else than files' && return 1; }
   (umask 077 && tar -xof "$archive" -C "$KUBE_GRANT/files" 2>/dev/null) || { echo 'Cannot unpack the grant: no room in memory' && return 1; }

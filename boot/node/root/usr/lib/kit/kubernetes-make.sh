@@ -54,15 +54,15 @@ end_pods() {
   done
 }
 
-# lay_keys: of a control plane.
+# lay_keys: of a control plane; and what it runs beside kubeadm's own.
 lay_keys() {
   local file
   (
     umask 077
-    cd "$KUBE_GRANT/files" && find pki -type f | while IFS= read -r file; do
+    cd "$KUBE_GRANT/files" && find pki manifests -type f 2>/dev/null | while IFS= read -r file; do
       mkdir -p "$KUBE_ETC/${file%/*}" && cp "$file" "$KUBE_ETC/$file" && chmod 0600 "$KUBE_ETC/$file" || exit 1
     done
-  ) 2>>"$KUBE_LOG" || { KUBE_WHY='Cannot write the keys of the cluster to /etc/kubernetes/pki' && return 1; }
+  ) 2>>"$KUBE_LOG" || { KUBE_WHY='Cannot write the keys of the cluster to /etc/kubernetes: no room left' && return 1; }
 }
 
 # begin_work ACTION: from here on the machine is no node until finish_work.
@@ -148,16 +148,20 @@ settle() {
   return 1
 }
 
-# resume_work: what an end in the middle left. A join whose kubelet has its certificate is completed by that alone; anything else begins
-# anew, with another grant.
+# resume_work: what an end in the middle left. A join whose kubelet has its certificate may be complete, and there is no other grant for
+# it in this boot; anything else begins anew, with one.
 resume_work() {
   [ -e "$KUBE_WORK" ] || return 0
   if is_member; then
     rm -f "$KUBE_WORK"
     return 0
   fi
-  [ "$(kube_line "$KUBE_WORK" action)" = join ] && [ "$(kube_line "$KUBE_WORK" version)" = "$(kube_version)" ] &&
-    [ -s "$KUBE_ETC/kubelet.conf" ] && [ -s "$KUBE_LIB/pki/kubelet-client-current.pem" ] || return 0
+  [ "$(kube_line "$KUBE_WORK" version)" = "$(kube_version)" ] && [ -s "$KUBE_ETC/kubelet.conf" ] && [ -s "$KUBE_LIB/pki/kubelet-client-current.pem" ] || return 0
+  case "$(kube_line "$KUBE_WORK" action)" in
+    join) set -- node_is_registered ;;
+    join-control-plane) set -- control_plane_is_joined ;;
+    *) return 0 ;;
+  esac
   echo 'finishes a join that was interrupted'
-  start_runtime && systemctl start kubelet.service && wait_for "$SETTLE_SECONDS" node_is_registered && finish_work
+  start_runtime && systemctl start kubelet.service && wait_for "$SETTLE_SECONDS" "$@" && finish_work
 }
