@@ -15,6 +15,7 @@ import { addImageCommands } from './image-commands.ts'
 import { type LabCommandOptions, runLab } from './lab-command.ts'
 import { addMachineCommands } from './machine-commands.ts'
 import { addQueryCommands } from './query-commands.ts'
+import { addRegistryCommands } from './registry-commands.ts'
 import { addReleaseCommands } from './release-commands.ts'
 import { addSecretCommands } from './secret-commands.ts'
 import { runServe, type ServeCommandOptions } from './serve-command.ts'
@@ -48,6 +49,7 @@ export function buildProgram(io: CliIo, args: readonly string[]): Command {
   addIdentityCommands(program, io, server)
   addReleaseCommands(program, io, server)
   addImageCommands(program, io, server)
+  addRegistryCommands(program, io, server)
   addQueryCommands(program, io, server)
   addAccessCommands(program, io, server)
   addSecretCommands(program, io, server)
