@@ -9,14 +9,15 @@ export const KUBE_PROGRAMS = ['kubeadm', 'kubectl', 'kube-apiserver', 'kube-cont
 export type KubeProgram = (typeof KUBE_PROGRAMS)[number]
 
 /**
- * The folder that has them all: `KATESKIT_KUBERNETES_BIN`, else the newest build in
- * `${XDG_CACHE_HOME:-~/.cache}/kateskit/kubernetes/<digest>/bin`, which the setup makes.
+ * The folder that has them all: `KATESKIT_KUBERNETES_BIN`, else those of the newest version
+ * in `${XDG_CACHE_HOME:-~/.cache}/kateskit/kubernetes/<version>-<digest>/bin`, which the setup makes.
  */
 export async function kubernetesBinaries(env: NodeJS.ProcessEnv = process.env): Promise<string> {
   const cache = join(env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'kateskit', 'kubernetes')
   const builds = await readdir(cache).catch(() => [])
   const named = env['KATESKIT_KUBERNETES_BIN']
-  const folders = named ? [named] : builds.map((build) => join(cache, build, 'bin'))
+  const newestFirst = builds.toSorted((one, other) => other.localeCompare(one, 'en', { numeric: true }))
+  const folders = named ? [named] : newestFirst.map((build) => join(cache, build, 'bin'))
   for (const folder of folders) if (await hasAll(folder)) return folder
   throw new Error(`Cannot find Kubernetes: no ${KUBE_PROGRAMS.join(', ')} in ${named ?? `${cache}/*/bin`}`)
 }

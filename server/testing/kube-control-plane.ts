@@ -5,8 +5,6 @@ import { get } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-import type { ExecutionContext } from 'ava'
-
 import { type Child, startChild } from '#lib/child.ts'
 import { KitError } from '#lib/errors.ts'
 import { runCommand } from '#lib/process.ts'
@@ -25,9 +23,9 @@ export interface KubeControlPlane {
   readonly kubeconfig: string
   readonly apiServer: Program
   readonly etcd: Program
-  /** What `kubectl` as the administrator printed; `input` goes to `-f -`. Throws when it fails. */
-  kubectl(words: readonly string[], input?: unknown): Promise<string>
-  kubeadm(...words: readonly string[]): Promise<string>
+  /** What `kubectl` as the administrator printed; `input`, text or an object, goes to `-f -`. Throws when it fails. */
+  kubectl(args: readonly string[], input?: unknown): Promise<string>
+  kubeadm(...args: readonly string[]): Promise<string>
   stop(): Promise<void>
 }
 
@@ -51,58 +49,71 @@ export type KubeController =
   | 'bootstrapsigner'
   | 'tokencleaner'
   | 'csrsigning'
+  | 'csrapproving'
   | 'garbagecollector'
   | 'disruption'
   | 'serviceaccount'
   | 'serviceaccount-token'
   | 'podgc'
 
-/** Call `enterOwnNetwork` first: the ports are Kubernetes' own. It is stopped when the test is over. */
-export async function startKubeControlPlane(
-  t: Pick<ExecutionContext, 'teardown'>,
-  { address = '10.88.0.1', controllers = [] }: KubeOptions = {},
-): Promise<KubeControlPlane> {
+/** Call `enterOwnNetwork` first: the ports are Kubernetes' own. Its programs end with this thread at the latest. */
+export async function startKubeControlPlane(options: KubeOptions = {}): Promise<KubeControlPlane> {
+  const { address = '10.88.0.1', controllers = [] } = options
   const binaries = await kubernetesBinaries()
   const folder = await mkdtemp(join(tmpdir(), 'kit-kube-'))
   // kubeadm refuses 127.0.0.0/8.
   await ip(`address add ${address}/32 dev lo`)
   const pki = await makeKubePki(binaries, folder, address)
-  const authority = await pki.read('ca.crt')
-  const etcd = program(folder, 'etcd', etcdArguments(folder, address), async () => {
-    await etcdHealth(pki, address)
-  })
-  const apiServer = program(folder, join(binaries, 'kube-apiserver'), apiArguments(pki, address), () =>
-    httpsOk(`https://${address}:6443/readyz`, { ca: authority }),
-  )
-  const manager = program(
-    folder,
-    join(binaries, 'kube-controller-manager'),
-    managerArguments(pki, address, controllers),
-    () => httpsOk(`https://${address}:10257/healthz`, { rejectUnauthorized: false }),
-  )
+  const programs = await makePrograms({ binaries, folder, address, controllers, pki })
   const stop = async () => {
-    await Promise.all([manager, apiServer, etcd].map((each) => each.kill()))
+    await Promise.all(programs.map((program) => program.kill()))
     await rm(folder, { recursive: true, force: true })
   }
-  t.teardown(stop)
-  await etcd.start()
-  await apiServer.start()
-  if (controllers.length > 0) await manager.start()
+  try {
+    for (const program of programs) await program.start()
+  } catch (error) {
+    await stop()
+    throw error
+  }
   const admin = pki.kubeconfig('admin')
-  const run = async (command: string, words: readonly string[], input?: unknown) => {
-    const options =
-      input === undefined ? {} : { input: typeof input === 'string' ? input : JSON.stringify(input) }
-    const args = [...words, '--kubeconfig', admin]
-    const { exitCode, stdout, stderr } = await runCommand(join(binaries, command), args, options)
-    if (exitCode !== 0) throw new Error(`${command} ${words.join(' ')}: ${stderr}`)
+  const run = async (command: string, args: readonly string[], input?: unknown) => {
+    const text = typeof input === 'string' ? input : JSON.stringify(input)
+    const given = input === undefined ? {} : { input: text }
+    const { exitCode, stdout, stderr } = await runCommand(join(binaries, command), args, given)
+    if (exitCode !== 0) throw new Error(`${command} ${args.join(' ')}: ${stderr}`)
     return stdout
   }
+  const [etcd, apiServer] = programs
   return {
     ...{ endpoint: `${address}:6443`, address, pki, apiServer, etcd, stop },
     kubeconfig: await readFile(admin, 'utf8'),
-    kubectl: (words, input) => run('kubectl', words, input),
-    kubeadm: (...words) => run('kubeadm', [...words, '--config', pki.configFile]),
+    kubectl: (args, input) => run('kubectl', ['--kubeconfig', admin, ...args], input),
+    kubeadm: (...args) => run('kubeadm', [...args, '--config', pki.configFile, '--kubeconfig', admin]),
   }
+}
+
+interface Plane {
+  readonly binaries: string
+  readonly folder: string
+  readonly address: string
+  readonly controllers: readonly string[]
+  readonly pki: KubePki
+}
+
+/** In the order in which they start. */
+async function makePrograms(plane: Plane): Promise<readonly [Program, Program, ...Program[]]> {
+  const { binaries, folder, address, controllers, pki } = plane
+  const ca = await pki.read('ca.crt')
+  const etcd = makeProgram(folder, 'etcd', etcdArguments(folder, address), () => etcdHealth(pki, address))
+  const apiServer = makeProgram(folder, join(binaries, 'kube-apiserver'), apiArguments(pki, address), () =>
+    httpsOk(`https://${address}:6443/readyz`, { ca }),
+  )
+  if (controllers.length === 0) return [etcd, apiServer]
+  const command = join(binaries, 'kube-controller-manager')
+  const manager = makeProgram(folder, command, managerArguments(pki, address, controllers), () =>
+    httpsOk(`https://${address}:10257/healthz`, { rejectUnauthorized: false }),
+  )
+  return [etcd, apiServer, manager]
 }
 
 function etcdArguments(folder: string, address: string): string[] {
@@ -158,7 +169,7 @@ function managerArguments(pki: KubePki, address: string, controllers: readonly s
   ]
 }
 
-function program(
+function makeProgram(
   folder: string,
   command: string,
   args: readonly string[],
