@@ -150,6 +150,7 @@ function apiArguments({ folder, version }: KubePki, address: string): string[] {
     ],
     '--service-account-issuer=https://kubernetes.default.svc.cluster.local',
     ...['--authorization-mode=Node,RBAC', '--enable-admission-plugins=NodeRestriction'],
+    '--allow-privileged=true',
     ...['--enable-bootstrap-token-auth=true', '--service-cluster-ip-range=10.96.0.0/12'],
     ...(minorOf(version) < 24 ? ['--insecure-port=0'] : []),
   ]
