@@ -102,7 +102,7 @@ export async function writeTar(
   folder: string,
   name: string,
   files: Files,
-  extra: readonly tar.Header[] = [],
+  extra: readonly Parameters<tar.Pack['entry']>[0][] = [],
 ): Promise<string> {
   const pack = tar.pack()
   const packed = (async () => {
