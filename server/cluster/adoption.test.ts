@@ -136,7 +136,7 @@ test.serial(
 )
 
 test.serial(
-  'the role gives no more: no Secret is read, nobody is made an administrator, kubeadm's things stay',
+  "the role gives no more: no Secret is read, nobody is made an administrator, kubeadm's things stay",
   async (t) => {
     const { token } = account
     const refused = async (path: string, method = 'GET', body?: object) => {
@@ -165,7 +165,7 @@ test.serial(
   },
 )
 
-test.serial('a request with a token of kubeadm's own is no matter of ours', async (t) => {
+test.serial("a request with a token of kubeadm's own is no matter of ours", async (t) => {
   const token = (await plane.kubectl(['get', 'secrets', '-n', 'kube-system', '-o', 'json'])).trim()
   const { items } = JSON.parse(token) as { items: { type: string; data: Record<string, string> }[] }
   const theirs = items.find(({ type }) => type === 'bootstrap.kubernetes.io/token')?.data ?? {}

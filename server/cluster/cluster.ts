@@ -6,9 +6,8 @@ import type { Clock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 import type { Log } from '#lib/log.ts'
 import type { Cluster, ClusterKeys, ClusterNode } from '#machine/cluster-ports.ts'
-
+import { ApiLink } from './api-link.ts'
 import { ensureBasics } from './basics.ts'
-import { ClusterLink } from './cluster-link.ts'
 import { readNodes } from './cluster-nodes.ts'
 import { RequestDesk } from './cluster-requests.ts'
 import type { Connection } from './connection.ts'
@@ -41,7 +40,7 @@ class RunningCluster implements Cluster {
   readonly #options: ClusterOptions
   readonly #desk: RequestDesk
   readonly #listeners = new Set<() => void>()
-  #link: ClusterLink | undefined
+  #link: ApiLink | undefined
   #nodes: readonly ClusterNode[] = []
   #etcdClient: Promise<EtcdAccess['client']> | undefined
 
@@ -56,7 +55,7 @@ class RunningCluster implements Cluster {
     this.#nodes = []
     this.#etcdClient = undefined
     if (access !== undefined) {
-      this.#link = new ClusterLink(this.#options, access, {
+      this.#link = new ApiLink(this.#options, access, {
         nodes: (nodes) => this.#setNodes(readNodes(nodes)),
         requests: (requests) => this.#desk.hear(requests),
         connection: (connection) => this.#desk.setConnection(connection),
@@ -109,7 +108,7 @@ class RunningCluster implements Cluster {
 
   removeEtcdMember: Cluster['removeEtcdMember'] = async (id) => removeMember(await this.#etcd(), id)
 
-  #linked(): ClusterLink {
+  #linked(): ApiLink {
     if (this.#link !== undefined) return this.#link
     throw new KitError('unavailable', 'Cannot reach the cluster: there is none yet')
   }
@@ -121,7 +120,7 @@ class RunningCluster implements Cluster {
   /** Control planes as they were known last: etcd is asked also while the API is away. */
   async #etcd(): Promise<EtcdAccess> {
     const { issueEtcdClient, clock } = this.#options
-    if (issueEtcdClient === undefined)
+    if (issueEtcdClient === undefined || this.#linked().isAdopted() === true)
       throw new KitError('conflict', "Cannot ask etcd: its keys are not this server's")
     const old = await this.#etcdClient?.catch(() => undefined)
     const isFresh = old !== undefined && old.untilMs - clock.nowMs() > (ETCD_DAYS * DAY_MS) / 2

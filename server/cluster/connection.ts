@@ -117,11 +117,6 @@ export async function connect(access: ClusterAccess): Promise<Connection> {
   }
 }
 
-/** Throws KitError `invalid-input` when a kubeconfig is none that may be used. Connects to nothing. */
-export async function checkKubeconfig(kubeconfig: string): Promise<ApiTarget> {
-  return targetOf({ kind: 'adopted', kubeconfig }, await loadLibrary())
-}
-
 function targetOf(access: ClusterAccess, library: Library): ApiTarget {
   if (access.kind === 'adopted') return readKubeconfig(access.kubeconfig, (text) => library.loadYaml(text))
   const { endpoint, authority, client } = access

@@ -1,5 +1,7 @@
 // Staying connected to the API: one connection at a time, made anew when its certificate ages or is refused.
 
+import { isDeepStrictEqual } from 'node:util'
+
 import type { V1CertificateSigningRequest, V1Node } from '@kubernetes/client-node'
 
 import type { Clock } from '#lib/clock.ts'
@@ -33,7 +35,7 @@ const RENEW_LEAST_MS = 60_000
 /** setTimeout takes no more than 24.8 days. */
 const RENEW_MOST_MS = 7 * 86_400_000
 
-export class ClusterLink {
+export class ApiLink {
   readonly #clock: Clock
   readonly #log: Log
   readonly #hearer: LinkHearer
@@ -46,6 +48,8 @@ export class ClusterLink {
   #opening: Promise<void> | undefined
   #cancelTimer: (() => void) | undefined
   #isStopped = false
+  /** Why it cannot be reached. */
+  #problem: KitError | undefined
 
   constructor(
     { clock, log }: { readonly clock: Clock; readonly log: Log },
@@ -57,6 +61,11 @@ export class ClusterLink {
     this.#access = access
     this.#hearer = hearer
     void this.#open()
+  }
+
+  /** Whether it is a cluster of others; undefined until that is known. */
+  isAdopted(): boolean | undefined {
+    return this.#connection?.isAdopted
   }
 
   health(): LinkHealth {
@@ -80,10 +89,7 @@ export class ClusterLink {
   async #current(): Promise<Connection> {
     await this.#opening
     if (this.#connection !== undefined) return this.#connection
-    throw new KitError(
-      'unavailable',
-      this.#health.problem ?? 'Cannot reach the cluster: the server lets go of it',
-    )
+    throw this.#problem ?? new KitError('unavailable', 'Cannot reach the cluster: the server lets go of it')
   }
 
   /** Asks the API for its version; throws KitError `unavailable` when it does not answer. */
@@ -169,6 +175,7 @@ export class ClusterLink {
 
   #lose(problem: KitError): void {
     const { version } = this.#health
+    this.#problem = problem
     this.#setHealth({
       isReachable: false,
       problem: problem.message,
@@ -184,16 +191,8 @@ export class ClusterLink {
       ...(isReachable || problem === undefined ? {} : { problem }),
     }
     if (before.isReachable !== isReachable)
-      this.#log.info(
-        { version, problem },
-        isReachable ? 'the cluster answers' : 'the cluster does not answer',
-      )
-    if (
-      before.isReachable !== isReachable ||
-      before.version !== version ||
-      before.problem !== this.#health.problem
-    )
-      this.#hearer.health()
+      this.#log.info({ version, problem }, `the cluster ${isReachable ? 'answers' : 'does not answer'}`)
+    if (!isDeepStrictEqual(before, this.#health)) this.#hearer.health()
   }
 
   #openAfter(delayMs: number): void {
