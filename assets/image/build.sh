@@ -7,7 +7,7 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-for part in kubernetes inputs preflight packages base boot-files tree initrd squashfs verity manifest; do
+for part in kubernetes inputs preflight packages base boot-files tree initrd initrd-parts squashfs verity manifest; do
   # shellcheck source=/dev/null
   . "$KIT_RECIPE/$part.sh"
 done
@@ -45,7 +45,7 @@ done
 check_kubernetes
 
 KIT_WORK=
-kept_initrd= # set by make_initrd
+kept_initrd= # set by pack_initrd
 clean_up() {
   stop_isolated
   [ -z "$KIT_WORK" ] || rm -rf -- "$KIT_WORK"
@@ -99,6 +99,7 @@ make_image() {
   progress 0 'unpacking the Debian tree'
   zstd -dcq "$base" | tar -x --numeric-owner --xattrs --xattrs-include='*' -C "$root" ||
     fail "Cannot unpack the Debian tree $base" 'see the lines above; if the file is damaged: assets/image/build.sh --fresh'
+  note_owners "$root"
   progress 10 'laying the root tree'
   make_tree "$root" "$image" "$version" "$added"
   progress 20 'packing the initrd'

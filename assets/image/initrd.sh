@@ -1,5 +1,6 @@
 # The initrd: busybox, the shell of boot/initrd/, the programs of initrd-programs.txt and the kernel modules of
 # kernel-modules/initrd.txt. Nothing in it says which image it belongs to: images that differ elsewhere share its bytes.
+# initrd-parts.sh packs it.
 # shellcheck shell=bash
 
 # make_initrd <root tree> <work folder> <file> <yes: pack it again even when the cache has it>
@@ -128,25 +129,4 @@ initrd_module_files() {
       exit missing
     }
   ' "$1/modules.builtin" "$1/modules.dep"
-}
-
-# Sorted, owned by root, dated by the recipe: the same tree is the same file. Compressing takes longer than everything else
-# that an image with one more file needs, so the cache keeps results; $kept_initrd names the one used.
-pack_initrd() {
-  local tree=$1 file=$2 fresh=$3 archive=$KIT_WORK/initrd.cpio kept
-  find "$tree" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-  (cd "$tree" && find . -print0 | LC_ALL=C sort -z | cpio --null --create --format=newc --quiet --reproducible --owner=0:0) >"$archive"
-  kept_initrd=$({ zstd --version && cat "$archive"; } | sha256sum | cut -d' ' -f1)
-  kept=$KIT_CACHE/initrds/$kept_initrd
-  if [ "$fresh" = yes ] || [ ! -f "$kept" ]; then
-    zstd -q -19 -T1 -f "$archive" -o "$kept.new"
-    # The kernel wants an archive that follows to start at a multiple of four: whoever appends one need not think of it.
-    truncate -s %4 "$kept.new"
-    sync "$kept.new"
-    mv -- "$kept.new" "$kept"
-  fi
-  touch "$kept"
-  cp --preserve=mode "$kept" "$file"
-  chmod 644 "$file"
-  rm "$archive"
 }
