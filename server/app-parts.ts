@@ -14,6 +14,7 @@ import type { NetworkInterface } from '#sockets/network-interface.ts'
 import type { Store } from '#store/store.ts'
 import type { TpmVouchers } from '#tpm/verifier.ts'
 
+import type { ClusterAdapters } from './app-cluster.ts'
 import type { Config } from './config.ts'
 import type { Domain } from './domain.ts'
 import type { KnownMachines } from './known-machines.ts'
@@ -26,7 +27,7 @@ export interface AppOptions {
   readonly log: Log
 }
 
-export interface Adapters {
+export interface Adapters extends ClusterAdapters {
   readonly tree: ProfileTree
   readonly overlays: Overlays
   readonly secretsKey: SecretsKeyService

@@ -21,6 +21,7 @@ import { createSecretsKey } from '#sealing/secrets-key.ts'
 import { openStore, type Store } from '#store/store.ts'
 import { createTpmVerifier } from '#tpm/verifier.ts'
 
+import { createClusterAdapters } from './app-cluster.ts'
 import type { Adapters, AppOptions, Parts } from './app-parts.ts'
 import { createServices } from './app-services.ts'
 import type { Config } from './config.ts'
@@ -169,7 +170,7 @@ function namedCertificate({ values }: Config): NamedCertificate | undefined {
   return directoryUrl === undefined ? undefined : { name, acme: { directoryUrl, email } }
 }
 
-function createAdapters({ config, clock, log }: AppOptions, { events }: Store): Adapters {
+function createAdapters({ config, version, clock, log }: AppOptions, { events }: Store): Adapters {
   const { values } = config
   const tree = createProfileTree({ directory: values['profiles/directory'], events, log, clock })
   const overlays = createOverlays({
@@ -196,7 +197,8 @@ function createAdapters({ config, clock, log }: AppOptions, { events }: Store): 
     clock,
     log,
   })
-  return { tree, overlays, secretsKey, secrets, images }
+  const ofCluster = createClusterAdapters({ config, version, clock, log }, events)
+  return { ...ofCluster, tree, overlays, secretsKey, secrets, images }
 }
 
 async function serverId(file: string): Promise<string> {

@@ -21,10 +21,11 @@ import type { Secrets, SecretsDesk } from '#machine/secret-ports.ts'
 import { createSecretsDesk } from '#machine/secrets-desk.ts'
 import type { Store } from '#store/store.ts'
 
+import { type ClusterDomain, type ClusterParts, createClusterDomain } from './cluster-domain.ts'
 import { createIdentityBooks, createIdentityDomain, type IdentityDomain } from './identity-domain.ts'
 
-export interface DomainParts {
-  readonly store: Pick<Store, 'machines' | 'events' | 'releases' | 'identities' | 'audit'>
+export interface DomainParts extends ClusterParts {
+  readonly store: Pick<Store, 'machines' | 'events' | 'releases' | 'identities' | 'audit' | 'clusters'>
   readonly tree: Profiles
   readonly overlays: Bundles
   readonly secrets: Secrets
@@ -40,7 +41,9 @@ export interface DomainParts {
   readonly mostMachines?: number
 }
 
-export interface Domain extends IdentityDomain {
+export interface Domain
+  extends IdentityDomain,
+    Pick<ClusterDomain, 'nodeDesk' | 'clusters' | 'clusterServices'> {
   readonly roster: Roster
   readonly desk: Desk
   readonly secretsDesk: SecretsDesk
@@ -71,10 +74,22 @@ export function createDomain(parts: DomainParts): Domain {
       wantedImage: (profile, machine) => fleet.wantedVersion(profile, machine),
       pinOf: (mac) => book.pinOf(mac),
     },
+    nodeOf: (mac) => clusterDomain.clusters.nodeOf(mac),
   })
   const consultant = new Consultant({ profiles, bundles, log })
   const onChange = () => desk.announceTargetChange()
-  const rollouts = new Rollouts({ fleet, book, events, clock, log, onChange })
+  const identityDomain = createIdentityDomain({
+    ...{ book: known.book, attempts: known.attempts, roster, profiles, events, audit, clock, onChange },
+    ...{ authority: parts.authority, tpm: parts.tpm },
+  })
+  const { guard, loadCluster, clusterProfilesChanged, ...clusterDomain } = createClusterDomain({
+    ...parts,
+    ...{ machines, roster, profiles, images, events, clock, log, store: store.clusters, audit: store.audit },
+    ...identityDomain,
+    onGuardChange: () => rollouts.settleSoon(),
+    forgetMachine: (mac) => book.forget(mac),
+  })
+  const rollouts = new Rollouts({ fleet, guard, book, events, clock, log, onChange })
   const isSound = (version: string) => book.quarantineOf(version) === undefined
   const desk = new Desk({
     ...{ roster, machines, events, consultant, fleet, secrets, rollouts, isSound, queue, clock, server },
@@ -83,31 +98,30 @@ export function createDomain(parts: DomainParts): Domain {
   })
   const all = () => roster.all()
   const releases = new ReleaseDesk({
-    ...{ book, fleet, rollouts, machines: all, images, events, clock, onChange },
+    ...{ book, fleet, rollouts, guard, machines: all, images, events, clock, onChange },
     keepImages: parts.keepImages,
   })
   const powerwashes = new PowerwashDesk({
     ...{ roster, profiles, consultant, fleet, events, queue, clock, server, onChange },
-  })
-  const identityDomain = createIdentityDomain({
-    ...{ book: known.book, attempts: known.attempts, roster, profiles, events, audit, clock, onChange },
-    ...{ authority: parts.authority, tpm: parts.tpm },
   })
   const secretsDesk = createSecretsDesk({
     ...{ machines, roster, profiles, secrets, events, audit: store.audit },
     identityOfKey: (key) => identityDomain.identityDesk.identityOfKey(key),
   })
   return {
+    ...clusterDomain,
     ...{ roster, desk, secretsDesk, releases, powerwashes, rollouts, ...identityDomain },
     releaseFollower: createReleaseFollower({ images, releases, log }),
     async profilesChanged() {
       await rollouts.settle()
+      clusterProfilesChanged()
       desk.announceTargetChange()
     },
     async loadDomain() {
       await known.book.load()
       await roster.load()
       await book.load()
+      await loadCluster()
     },
   }
 }

@@ -7,6 +7,7 @@ import { KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
 import { didYouMean } from '#lib/nearest.ts'
 import type { AuditLog, TokenRole, TokenStore } from '#machine/access-ports.ts'
+import type { Clusters } from '#machine/cluster-ports.ts'
 import type { Identities } from '#machine/identity-ports.ts'
 import type {
   Bundles,
@@ -41,6 +42,7 @@ export interface ApiParts {
   readonly releases: Releases
   readonly powerwashes: Powerwashes
   readonly identities: Identities
+  readonly clusters: Clusters
   readonly imageStore: ImageStore
   readonly registry?: ContainerRegistry
   readonly secretFiles: Pick<Secrets, 'explain'>

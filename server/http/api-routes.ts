@@ -6,6 +6,7 @@ import type { EventQuery } from '#machine/ports.ts'
 
 import { ACCESS_ROUTES } from './access-routes.ts'
 import type { ApiRoute } from './api-route.ts'
+import { CLUSTER_ROUTES } from './cluster-routes.ts'
 import { IDENTITY_ROUTES } from './identity-routes.ts'
 import { MACHINE_ROUTES } from './machine-routes.ts'
 import { parsePage } from './page-query.ts'
@@ -20,6 +21,7 @@ export const API_ROUTES: readonly ApiRoute[] = [
   ...REGISTRY_ROUTES,
   ...SECRET_ROUTES,
   ...ACCESS_ROUTES,
+  ...CLUSTER_ROUTES,
   {
     method: 'get',
     path: '/config',

@@ -34,6 +34,11 @@ export function sendText(response: ServerResponse, text: string, type = 'text/pl
   sendBody(response, { status: 200, type, text })
 }
 
+/** Nothing to give yet; the text says what is waited for. */
+export function sendAccepted(response: ServerResponse, text: string): void {
+  sendBody(response, { status: 202, type: 'text/plain; charset=utf-8', text })
+}
+
 /** What must not lie in anybody's cache. */
 export function sendBytes(response: ServerResponse, bytes: Uint8Array, type: string): void {
   sendBody(response, { status: 200, type, text: bytes })

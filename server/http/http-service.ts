@@ -9,6 +9,7 @@ import type { Ipv4 } from '#lib/ipv4.ts'
 import type { Log } from '#lib/log.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { Service } from '#lib/service.ts'
+import type { NodeDesk } from '#machine/cluster-ports.ts'
 import type { IdentityDesk } from '#machine/identity-ports.ts'
 import { Pace } from '#machine/pace.ts'
 import type { Images, MachineDesk } from '#machine/ports.ts'
@@ -16,6 +17,7 @@ import type { SecretsDesk } from '#machine/secret-ports.ts'
 
 import { createApi } from './api.ts'
 import type { ApiParts } from './api-route.ts'
+import { limitBodyTime } from './body-time.ts'
 import type { BootScripts } from './boot-scripts.ts'
 import { ChunkPool } from './chunk-pool.ts'
 import { ClientKeys } from './client-key.ts'
@@ -32,6 +34,7 @@ export interface HttpServiceOptions extends ApiParts {
   readonly desk: MachineDesk
   readonly secretsDesk: SecretsDesk
   readonly identityDesk: IdentityDesk
+  readonly nodeDesk: NodeDesk
   readonly images: Images
   readonly scripts: BootScripts
   readonly challengeAnswer: (token: string) => string | undefined
@@ -59,7 +62,7 @@ export interface HttpService extends Service {
 }
 
 const STALL_MS = 30_000
-/** A head must be here after this, a whole request (bodies are 64 KiB at most) after twice as long. */
+/** A head must be here after this, a whole request after twice as long: bodies are small, but for snapshots of etcd. */
 const HEAD_TIMEOUT_MS = 15_000
 const CONNECTIONS_MAX = 2_048
 const KEPT_FOR_KNOWN = 512
@@ -125,7 +128,7 @@ export function createHttpService(options: HttpServiceOptions): HttpService {
 
 const LIMITS: ServerOptions = {
   headersTimeout: HEAD_TIMEOUT_MS,
-  requestTimeout: 2 * HEAD_TIMEOUT_MS,
+  requestTimeout: 0, // body-time.ts, which knows what is asked for
   connectionsCheckingInterval: 5_000,
   keepAliveTimeout: 10_000,
   maxHeaderSize: 8 * 1024,
@@ -165,6 +168,7 @@ function newServer(on: ListenOn, { doors, stopping }: Serving, options: HttpServ
   running.server.on('request', (request, response) => {
     // Without a listener a single write that comes too late would end the process.
     response.on('error', (error) => log.warn({ err: error, url: request.url }, 'an answer went wrong'))
+    limitBodyTime(request, response, { clock: options.clock, timeoutMs: 2 * HEAD_TIMEOUT_MS })
     const origin = originOf(request)
     const address = clientAddress(request)
     if (origin.clientKey !== undefined && address !== undefined)

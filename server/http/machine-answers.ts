@@ -20,6 +20,9 @@ function targetLines(target: Target): string[] {
     ...(target.secretsDigest === undefined ? [] : [['secrets', target.secretsDigest]]),
     ['secrets-kept', target.secretsKept],
     ['rate', `${target.rateKiBps}`],
+    ['kubernetes', target.kubernetes],
+    ['etcd-snapshot-every', `${target.snapshotSeconds}`],
+    ['registry-mirror', yesOrNo(target.isMirrored)],
     ['arguments', target.arguments],
   ])
 }

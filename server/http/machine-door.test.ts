@@ -23,6 +23,9 @@ const TARGET: Target = {
   isGood: true,
   powerwash: false,
   secretsKept: 'persist',
+  kubernetes: 'worker',
+  snapshotSeconds: 3600,
+  isMirrored: false,
   rateKiBps: 2048,
   arguments: 'kit.url=http://10.77.0.1:8080 console=tty0',
 }
@@ -87,6 +90,9 @@ test('formatTarget() puts the tag over all lines but itself and the time', (t) =
     'powerwash no',
     'secrets-kept persist',
     'rate 2048',
+    'kubernetes worker',
+    'etcd-snapshot-every 3600',
+    'registry-mirror no',
     'arguments kit.url=http://10.77.0.1:8080 console=tty0',
   ]
   const tag = createHash('sha256').update(lines.join('\n')).digest('hex').slice(0, 16)
@@ -106,6 +112,9 @@ test('targetTag() differs with every field', (t) => {
     { secretsKept: 'memory' },
     { rateKiBps: 0 },
     { arguments: '' },
+    { kubernetes: 'none' },
+    { snapshotSeconds: 0 },
+    { isMirrored: true },
   ]
   const tags = [{}, ...others].map((other) => targetTag({ ...TARGET, ...other }))
   t.is(new Set(tags).size, others.length + 1)

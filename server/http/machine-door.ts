@@ -12,10 +12,11 @@ import { type IdentityDoor, serveIdentity } from './identity-door.ts'
 import { readWaitSeconds, waitForNews } from './long-poll.ts'
 import { formatDiskPlan, formatTarget, targetTag } from './machine-answers.ts'
 import { BOOT_ID, CHECK_IN, DISK_REPORT, NAMED_BOOT, STEP_REPORT } from './machine-shapes.ts'
+import { grantNode, type NodeDoor, serveSnapshot, takeNodeReport } from './node-door.ts'
 import { readBody } from './request-body.ts'
 import { sendSecrets } from './secrets-door.ts'
 
-export interface MachineDoor extends IdentityDoor {
+export interface MachineDoor extends IdentityDoor, NodeDoor {
   readonly desk: MachineDesk
   readonly secretsDesk: SecretsDesk
   readonly clock: Clock
@@ -31,18 +32,21 @@ const DISKS_MAX_BYTES = 32 * 1024
 type Serve = (exchange: Exchange, mac: Mac, door: MachineDoor, by?: Speaker) => Promise<void>
 
 interface Endpoint {
-  readonly method: 'GET' | 'POST'
+  readonly methods: readonly ('GET' | 'POST' | 'PUT')[]
   readonly serve: Serve
   readonly isOpen?: true
 }
 
 export const ENDPOINTS: Readonly<Record<string, Endpoint>> = {
-  events: { method: 'POST', serve: takeReport, isOpen: true },
-  boots: { method: 'POST', serve: nameBoot },
-  disks: { method: 'POST', serve: takeDisks },
-  'check-in': { method: 'POST', serve: takeCheckIn },
-  target: { method: 'GET', serve: tellTarget },
-  secrets: { method: 'GET', serve: sendSecrets },
+  events: { methods: ['POST'], serve: takeReport, isOpen: true },
+  boots: { methods: ['POST'], serve: nameBoot },
+  disks: { methods: ['POST'], serve: takeDisks },
+  'check-in': { methods: ['POST'], serve: takeCheckIn },
+  target: { methods: ['GET'], serve: tellTarget },
+  secrets: { methods: ['GET'], serve: sendSecrets },
+  grant: { methods: ['POST'], serve: grantNode },
+  node: { methods: ['POST'], serve: takeNodeReport },
+  'etcd-snapshot': { methods: ['PUT', 'GET'], serve: serveSnapshot },
 }
 
 export async function serveMachine(exchange: Exchange, path: string, door: MachineDoor): Promise<void> {
@@ -59,7 +63,7 @@ export async function serveMachine(exchange: Exchange, path: string, door: Machi
   if (endpoint === undefined) {
     throw new KitError('not-found', 'Cannot find this path: see docs/ports-and-endpoints.md')
   }
-  requireMethod(exchange, endpoint.method)
+  requireMethod(exchange, ...endpoint.methods)
   const by = await findSpeaker(exchange, mac, door)
   if (by === undefined && endpoint.isOpen !== true) {
     throw new KitError(

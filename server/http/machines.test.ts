@@ -29,6 +29,9 @@ const wants = (wanted: Pick<Target, 'imageVersion' | 'bundleDigest'>): Target =>
   isGood: true,
   powerwash: false,
   secretsKept: 'persist',
+  kubernetes: 'worker',
+  snapshotSeconds: 3600,
+  isMirrored: false,
   rateKiBps: 0,
   arguments: '',
 })

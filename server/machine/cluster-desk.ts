@@ -76,19 +76,33 @@ export class ClusterDesk implements Clusters {
 
   /** Machines of the cluster, those that wait for it, and Nodes that are of no machine. */
   nodes(): readonly ClusterNodeView[] {
-    const { book, cluster, waiting, profiles } = this.#options
+    const { book, cluster, waiting } = this.#options
     const live = new Map(cluster.nodes().map((node) => [node.name, node]))
     const isReachable = cluster.health().isReachable
     const known = book.nodes().map((node) => this.#known(node, isReachable ? live.get(node.name) : undefined))
     const names = new Set(known.map(({ name }) => name))
-    const waiters = [...waiting()].flatMap(([mac, { reason, sinceMs }]): ClusterNodeView[] => {
-      const profile = profiles.profileFor(mac)
-      const role = nodeRoleOf(profile)
-      if (role === 'none' || book.node(mac) !== undefined) return []
-      return [{ mac, name: hostnameOf(mac, profile), role, state: 'waiting', reason, sinceMs }]
-    })
+    const waiters = [...waiting().keys()].flatMap((mac) =>
+      book.node(mac) === undefined ? (this.nodeOf(mac) ?? []) : [],
+    )
     const strangers = [...live.values()].filter(({ name }) => !names.has(name)).map(viewOfStranger)
     return [...known, ...waiters, ...strangers]
+  }
+
+  /** Undefined for a machine that is no node, and does not wait to be one. */
+  nodeOf(mac: Mac): ClusterNodeView | undefined {
+    const { book, cluster, waiting, profiles } = this.#options
+    const node = book.node(mac)
+    if (node !== undefined) {
+      const live = cluster.health().isReachable
+        ? cluster.nodes().find(({ name }) => name === node.name)
+        : undefined
+      return this.#known(node, live)
+    }
+    const wait = waiting().get(mac)
+    const profile = profiles.profileFor(mac)
+    const role = nodeRoleOf(profile)
+    if (wait === undefined || role === 'none') return undefined
+    return { mac, name: hostnameOf(mac, profile), role, state: 'waiting', ...wait }
   }
 
   async kubeconfig(days: number, by: string): Promise<string> {

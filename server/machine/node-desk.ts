@@ -3,7 +3,6 @@
 import type { Clock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 import type { KeyedQueue } from '#lib/keyed-queue.ts'
-import type { Log } from '#lib/log.ts'
 import type { Mac } from '#lib/mac.ts'
 
 import type { AuditLog } from './access-ports.ts'
@@ -43,7 +42,6 @@ export interface NodeDeskOptions extends NodeDoubtOptions {
   /** One decision about the cluster at a time. */
   readonly queue: KeyedQueue<'cluster'>
   readonly clock: Clock
-  readonly log: Log
 }
 
 /** Why a machine has no part in the cluster yet. */
@@ -64,6 +62,8 @@ export class ClusterNodeDesk implements NodeDesk {
   /** A machine that is refused asks again and again. */
   readonly #refusals = new Repeats()
   readonly #waiting = new Map<Mac, Waiting>()
+  /** One snapshot at a time: they are large. */
+  readonly #sending = new Set<Mac>()
 
   constructor(options: NodeDeskOptions) {
     this.#options = options
@@ -106,7 +106,13 @@ export class ClusterNodeDesk implements NodeDesk {
         `Cannot take a snapshot of ${mac}: it is no control plane of the cluster`,
       )
     }
-    const kept = await snapshots.save(bytes, { clusterId: cluster.id, mac, sha256 })
+    if (this.#sending.has(mac)) {
+      throw new KitError('too-many-requests', `Cannot take a snapshot of ${mac}: it is sending another one`)
+    }
+    this.#sending.add(mac)
+    const kept = await snapshots
+      .save(bytes, { clusterId: cluster.id, mac, sha256 })
+      .finally(() => this.#sending.delete(mac))
     await events.append({
       kind: 'etcd-snapshot-kept',
       mac,

@@ -10,43 +10,29 @@ import { hostnameOf } from './boot-plan.ts'
 import type {
   BootstrapToken,
   Cluster,
-  ClusterKeys,
   ClusterRecord,
   GrantRecord,
   GrantRequest,
   NodeAction,
   NodeRecord,
 } from './cluster-ports.ts'
+import { API_SERVER_PORT, type NodeOrder } from './kubeadm-config.ts'
 import type { NodeBook } from './node-book.ts'
 import type { NodeDecision, NodeFacts } from './node-decision.ts'
 import type { EventLog, Speaker } from './ports.ts'
 import type { Profile } from './profile.ts'
 import { Repeats } from './repeats.ts'
 
-/** What the files of a grant are made of. */
-export interface GrantOrder {
-  readonly action: NodeAction
-  readonly cluster: ClusterRecord
-  readonly node: NodeRecord
-  readonly profile: Profile
-  readonly asked: GrantRequest
-  /** To join: the whole of it. */
-  readonly token?: string
-  /** sha256, of what a restore takes. */
-  readonly snapshot?: string
-}
-
 export interface NodeGrantsOptions {
   readonly book: NodeBook
   readonly cluster: Cluster
-  readonly keys: Pick<ClusterKeys, 'authority'>
   /** The setting cluster/name. */
   readonly clusterName: string
   /** The setting cluster/api-endpoint, with its port; undefined for the founder's address. */
   readonly endpoint: string | undefined
   readonly newClusterId: () => string
   /** The tar: in memory, and nowhere else. */
-  readonly pack: (order: GrantOrder) => Promise<Uint8Array>
+  readonly pack: (order: NodeOrder) => Promise<Uint8Array>
   readonly events: Pick<EventLog, 'append'>
   readonly audit: Pick<AuditLog, 'append'>
   readonly clock: Clock
@@ -62,7 +48,6 @@ export interface Granting {
 }
 
 export const GRANT_ACTION = 'POST /v1/machines/:mac/grant'
-export const API_PORT = 6443
 const LIFE_MS = 15 * 60_000
 
 const JOINS: readonly NodeAction[] = ['join', 'join-control-plane']
@@ -131,7 +116,7 @@ export class NodeGrants {
     const { book, clusterName, endpoint, newClusterId, events, clock } = this.#options
     const record: ClusterRecord = {
       ...{ id: newClusterId(), name: clusterName, isAdopted: false, isUp: false },
-      endpoint: endpoint ?? `${asked.address}:${API_PORT}`,
+      endpoint: endpoint ?? `${asked.address}:${API_SERVER_PORT}`,
       ...{ founder: profile.mac, sinceMs: clock.nowMs() },
     }
     const message = `it makes the cluster ${record.name}, which will be at ${record.endpoint}`

@@ -5,6 +5,7 @@ import type { Ipv4 } from '#lib/ipv4.ts'
 import type { Mac } from '#lib/mac.ts'
 
 import type { BootPlan } from './boot-plan.ts'
+import type { ClusterNodeView, NodeRole } from './cluster-ports.ts'
 import type { Event, NewEvent } from './event.ts'
 import type { Attempt, Identity } from './identity.ts'
 import type { CheckInPhase } from './lifecycle.ts'
@@ -421,6 +422,12 @@ export interface Target {
   /** sha256 (hex) of the archive of its secret files; absent when it has none. */
   readonly secretsDigest?: string
   readonly secretsKept: SecretsKept
+  /** Its part in the cluster. */
+  readonly kubernetes: NodeRole | 'none'
+  /** How often a control plane sends a snapshot of etcd; 0 is never. */
+  readonly snapshotSeconds: number
+  /** Container images come through this server first. */
+  readonly isMirrored: boolean
 }
 
 /** Whose words they are: the sha256 (hex) of the key by which a machine proved that it is this one. */
@@ -463,6 +470,8 @@ export interface MachineView extends Machine {
   readonly identity?: Pick<Identity, 'tier' | 'sinceMs' | 'keySha256' | 'by' | 'macs'>
   /** In its name, by whoever says so; absent when there are none. */
   readonly attempts?: readonly Attempt[]
+  /** Its node of the cluster; absent for one that is none. */
+  readonly node?: Pick<ClusterNodeView, 'role' | 'state' | 'version' | 'reason'>
 }
 
 /** The registry as people see it. */

@@ -107,6 +107,12 @@ export class ReleaseBook {
     this.#locks.set(lock.holder, lock)
   }
 
+  /** The lock and the pin of a machine that is gone. */
+  async forget(mac: Mac): Promise<void> {
+    if (this.#locks.has(mac)) await this.unlock(mac)
+    if (this.#pins.has(mac)) await this.pin(mac, undefined)
+  }
+
   async unlock(holder: string): Promise<void> {
     await this.#store.removeLock(holder)
     this.#locks.delete(holder)

@@ -10,6 +10,7 @@ import type { NewEvent } from './event.ts'
 import type { Fleet } from './fleet.ts'
 import { ForeignLocks } from './foreign-locks.ts'
 import type { Machine } from './machine.ts'
+import type { NodeGuard } from './node-guard.ts'
 import { findOldImages } from './old-images.ts'
 import type {
   Channel,
@@ -30,6 +31,7 @@ export interface ReleaseDeskOptions {
   readonly book: ReleaseBook
   readonly fleet: Fleet
   readonly rollouts: Rollouts
+  readonly guard: Pick<NodeGuard, 'findImageProblem'>
   readonly machines: () => readonly Machine[]
   readonly images: Pick<ImageStore, 'list' | 'find' | 'remove' | 'named'>
   /** How many images that nobody uses are kept. */
@@ -79,6 +81,7 @@ export class ReleaseDesk implements Releases {
     this.#requireName(channel)
     return this.#change(async () => {
       this.#requireUsable(version, `promote ${version} to ${channel}`)
+      this.#requireStep(version, channel)
       await this.#promote(version, channel, 'a person')
       return this.#view(channel)
     })
@@ -294,6 +297,16 @@ export class ReleaseDesk implements Releases {
       `Cannot ${what}: it is in quarantine, for it failed on ${quarantine.mac}: ${quarantine.reason}`,
       { fix: `look into it, then lift the quarantine: kateskit rollout lift ${version}` },
     )
+  }
+
+  /** Its machines that are nodes can take the step in Kubernetes. */
+  #requireStep(version: string, channel: string): void {
+    const { guard, fleet } = this.#options
+    const problem = guard.findImageProblem(version, fleet.membersOf(channel))
+    if (problem === undefined) return
+    throw new KitError('conflict', `Cannot promote ${version} to ${channel}: ${problem}`, {
+      fix: 'promote an image with the next minor of Kubernetes first',
+    })
   }
 
   async #removeOldImages(imported: string | undefined): Promise<void> {

@@ -10,6 +10,7 @@ import type { Service } from '#lib/service.ts'
 import type { NewEvent } from './event.ts'
 import type { Fleet } from './fleet.ts'
 import { isForeign } from './foreign-locks.ts'
+import type { NodeGuard } from './node-guard.ts'
 import type { EventLog, RolloutView, UpdateLock } from './ports.ts'
 import type { ReleaseBook } from './release-book.ts'
 import { decideRollout, type RolloutDecision } from './rollout.ts'
@@ -18,6 +19,7 @@ import type { Permit } from './target.ts'
 
 export interface RolloutsOptions {
   readonly fleet: Fleet
+  readonly guard: Pick<NodeGuard, 'mayRestart' | 'settled'>
   readonly book: ReleaseBook
   readonly events: EventLog
   readonly clock: Clock
@@ -69,6 +71,14 @@ export class Rollouts implements Service {
     await this.#queue.run('all', () => this.#settle(checkedIn))
   }
 
+  /** What hinders machines besides their rollout is another than before. */
+  settleSoon(): void {
+    if (this.#isStopped) return
+    this.settle().catch((error: unknown) => {
+      this.#options.log.error({ err: error }, `Cannot go on with updates: ${describeError(error)}`)
+    })
+  }
+
   /** While nothing else is decided about locks. */
   async exclusively<Result>(work: () => Promise<Result>): Promise<Result> {
     return this.#queue.run('all', work)
@@ -111,9 +121,23 @@ export class Rollouts implements Service {
       const decision = await this.#settleChannel(name, checkedIn)
       for (const [mac, permit] of decision.permits) permits.set(mac, permit)
     }
+    this.#guard(permits)
     const isNews = describePermits(permits) !== describePermits(this.#permits)
     this.#permits = permits
     if (isNews) this.#options.onChange()
+  }
+
+  /** Who may restart as far as the rollout goes: a node only when its cluster can spare it. */
+  #guard(permits: Map<Mac, Permit>): void {
+    const { guard, book } = this.#options
+    const restarting = new Set<Mac>()
+    for (const [mac, permit] of permits) {
+      const version = permit.mayReboot ? book.lockOf(mac)?.version : undefined
+      if (version === undefined) continue
+      restarting.add(mac)
+      if (guard.mayRestart(mac, version).kind === 'no') permits.set(mac, { ...permit, mayReboot: false })
+    }
+    guard.settled(restarting)
   }
 
   async #dropForgottenLocks(): Promise<void> {

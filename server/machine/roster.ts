@@ -50,6 +50,8 @@ export interface RosterOptions {
     wantedImage(profile: Profile, machine: Machine): string | undefined
     pinOf(mac: Mac): string | undefined
   }
+  /** Its node of the cluster. */
+  readonly nodeOf?: (mac: Mac) => MachineView['node']
 }
 
 export class Roster implements Sightings, MachineViews {
@@ -207,7 +209,8 @@ export class Roster implements Sightings, MachineViews {
 
   async #view(machine: Machine): Promise<MachineView> {
     const profile = this.#options.profiles.profileFor(machine.mac)
-    const { releases, bundles, identities } = this.#options
+    const { releases, bundles, identities, nodeOf } = this.#options
+    const node = nodeOf?.(machine.mac)
     const pin = releases?.pinOf(machine.mac)
     const identity = identities.of(machine.mac)
     const attempts = identities.attemptsOf(machine.mac)
@@ -215,6 +218,7 @@ export class Roster implements Sightings, MachineViews {
       ...machine,
       ...(identity !== undefined && { identity: shown(identity) }),
       ...(attempts.length > 0 && { attempts }),
+      ...(node !== undefined && { node }),
       channel: profile.channel,
       hostname: hostnameOf(machine.mac, profile),
       ...(pin !== undefined && { pin }),

@@ -4,6 +4,7 @@ import { findBytes } from './amounts.ts'
 import { type BundleOutcome, diskArguments, type ServerWords } from './boot-plan.ts'
 import type { ImageChoice } from './image-choice.ts'
 import type { Machine } from './machine.ts'
+import { isMirrored, nodeRoleOf, snapshotSecondsOf } from './node-settings.ts'
 import type { Target } from './ports.ts'
 import type { Profile } from './profile.ts'
 import type { SecretsKept } from './secret-ports.ts'
@@ -48,6 +49,9 @@ export function decideTarget(facts: TargetFacts): Target | undefined {
     arguments: diskArguments(profile, facts.server),
     ...(facts.secretsDigest !== undefined && { secretsDigest: facts.secretsDigest }),
     secretsKept: keptOf(profile),
+    kubernetes: nodeRoleOf(profile),
+    snapshotSeconds: snapshotSecondsOf(profile),
+    isMirrored: isMirrored(profile),
   }
 }
 

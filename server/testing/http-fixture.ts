@@ -21,6 +21,7 @@ import { createTpmVerifier } from '#tpm/verifier.ts'
 
 import { createIdentityBooks, createIdentityDomain } from '../identity-domain.ts'
 
+import { FakeClusters, FakeNodeDesk } from './fake-cluster.ts'
 import { FakeIdentities } from './fake-identities.ts'
 import { FakeDesk, FakeFiles, FakeProfiles, FakeViews } from './fake-parts.ts'
 import { FakeImageStore, FakePowerwashes, FakeReleases } from './fake-releases.ts'
@@ -55,6 +56,7 @@ export async function startHttp(t: ExecutionContext, overrides: Partial<HttpServ
     images: files,
     ...releaseParts(),
     ...secretParts(),
+    ...{ nodeDesk: new FakeNodeDesk(), clusters: new FakeClusters() },
     ...{ events: store.events, leases: store.leases, tokens: store.tokens, audit: store.audit },
     serverConfig: () => [{ key: 'http/port', value: '8080', source: 'default' }],
     scripts: await loadBootScripts('boot/ipxe', SERVER),

@@ -18,6 +18,7 @@ import type { Secrets } from '#machine/secret-ports.ts'
 import { openStore, type Store } from '#store/store.ts'
 
 import { createDomain, type Domain } from '../domain.ts'
+import { fakeClusterParts } from './fake-cluster.ts'
 import { FakeSecrets } from './fake-secrets.ts'
 import { TurnedClock } from './turned-clock.ts'
 
@@ -146,6 +147,8 @@ export interface Registry extends Domain {
   readonly shelf: ImageShelf
   readonly tree: Tree
   readonly directory: string
+  /** No cluster is there until a test says so. */
+  readonly ofCluster: ReturnType<typeof fakeClusterParts>
   /** The kinds of all events, or those of one machine's. */
   kinds(mac?: Mac): Promise<readonly string[]>
   stop(): Promise<void>
@@ -164,14 +167,17 @@ export async function startRegistry(t: ExecutionContext, options: FixtureOptions
     findBundle: async () => undefined,
     ...options.bundles,
   }
+  const ofCluster = fakeClusterParts()
   const domain = createDomain({
     secrets: options.secrets ?? new FakeSecrets(),
     ...{ store, overlays, clock, log: silentLog, server: SERVER },
     ...{ authority: options.authority ?? NO_AUTHORITY, tpm: options.tpm ?? NO_TPM },
     ...{ tree: profilesOf(tree), images: shelf, keepImages: options.keepImages ?? 5 },
     ...(options.mostMachines !== undefined && { mostMachines: options.mostMachines }),
+    ...ofCluster.parts,
   })
   await domain.loadDomain()
+  for (const service of domain.clusterServices) await service.start()
   await domain.releaseFollower.start()
   await domain.rollouts.start()
   let isStopped = false
@@ -180,6 +186,7 @@ export async function startRegistry(t: ExecutionContext, options: FixtureOptions
     isStopped = true
     await domain.rollouts.stop()
     await domain.releaseFollower.stop()
+    for (const service of domain.clusterServices) await service.stop()
     await store.close()
   }
   t.teardown(async () => {
@@ -188,7 +195,7 @@ export async function startRegistry(t: ExecutionContext, options: FixtureOptions
   })
   const kinds = async (mac?: Mac) =>
     (await store.events.list({ limit: 1000, ...(mac && { mac }) })).map((event) => event.kind)
-  return { ...domain, store, clock, shelf, tree, directory, kinds, stop }
+  return { ...domain, ofCluster, store, clock, shelf, tree, directory, kinds, stop }
 }
 
 const EMPTY: Slot = { state: 'empty' }
