@@ -14,6 +14,7 @@ import { type Clock, systemClock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 import { silentLog } from '#lib/log.ts'
 import type { NewEvent } from '#machine/event.ts'
+import { kubernetesBinaries } from '#testing/kube-binaries.ts'
 
 import { type ClusterKeysOptions, createClusterKeys } from './cluster-keys.ts'
 import { openWithPassphrase, sealWithPassphrase } from './cluster-passphrase.ts'
@@ -283,6 +284,37 @@ test('createClusterKeys() takes the keys of a cluster that exists, RSA or EC, an
     code: 'conflict',
     message: /Cannot take ca.crt of /,
   })
+})
+
+test('kubeadm makes its own certificates with our CAs, and with EC ones that were taken', async (t) => {
+  const directory = await makeFolder(t)
+  const caDirectory = join(directory, 'pki')
+  await makeEcPki(caDirectory)
+  const kubeadm = join(await kubernetesBinaries(), 'kubeadm')
+  for (const [name, options] of [
+    ['made', {}],
+    ['taken', { caDirectory }],
+  ] as const) {
+    const keys = keysIn(join(directory, `${name}-keys`), options)
+    const folder = join(directory, name)
+    await writePki(folder, await keys.controlPlaneFiles())
+    await run(
+      directory,
+      `${kubeadm} init phase certs all --cert-dir ${folder} --kubernetes-version v1.20.2 --apiserver-advertise-address 10.77.0.21`,
+    )
+    for (const [path, text] of await keys.controlPlaneFiles())
+      t.is(await readFile(join(folder, path), 'utf8'), text, `${path} is as it was`)
+    for (const [ca, leaf] of [
+      ['ca', 'apiserver'],
+      ['ca', 'apiserver-kubelet-client'],
+      ['front-proxy-ca', 'front-proxy-client'],
+      ['etcd/ca', 'apiserver-etcd-client'],
+      ['etcd/ca', 'etcd/server'],
+      ['etcd/ca', 'etcd/peer'],
+      ['etcd/ca', 'etcd/healthcheck-client'],
+    ])
+      t.regex(await run(folder, `openssl verify -CAfile ${ca}.crt ${leaf}.crt`), /: OK/)
+  }
 })
 
 test('createClusterKeys() takes a CA of one’s own alone, and refuses half a set and what is no CA', async (t) => {
