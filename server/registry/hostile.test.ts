@@ -161,7 +161,7 @@ const HOSTILE: Record<string, [files: Files, message: RegExp]> = {
       }
       layout.name(index, PAUSE)
     }),
-    /more than 2000 manifests/,
+    /more than 500 manifests/,
   ],
   'an index of nothing': [spoiled((layout) => void layout.name(layout.index({}), PAUSE)), /names no image/],
   'no image': [new Layout().build(), /it has no images/],

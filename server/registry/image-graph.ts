@@ -46,7 +46,7 @@ class MissingBlob extends KitError {}
 const DEPTH_MAX = 4
 /** Of one image with all its platforms. */
 const BLOBS_MAX = 10_000
-const MANIFESTS_MAX = 2_000
+const MANIFESTS_MAX = 500
 /** What images are built for here (setting of the recipe). */
 const PREFERRED = 'linux/amd64'
 
