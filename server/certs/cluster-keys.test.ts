@@ -2,7 +2,7 @@
 
 import { execFile } from 'node:child_process'
 import { createHash, createPrivateKey, X509Certificate } from 'node:crypto'
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
@@ -275,6 +275,17 @@ test('createClusterKeys() takes the keys of a cluster that exists, RSA or EC, an
   t.deepEqual(await keysIn(join(directory, 'keys'), { caDirectory }).controlPlaneFiles(), files)
   await rm(caDirectory, { recursive: true })
   t.deepEqual(await keysIn(join(directory, 'keys'), { caDirectory }).controlPlaneFiles(), files)
+
+  // A newer certificate of the same key, as docs/kubernetes.md says.
+  const kept = join(directory, 'keys/cluster')
+  const before = await keysIn(join(directory, 'keys')).authority()
+  await run(kept, 'openssl x509 -in ca.crt -signkey ca.key -days 3650 -out new.crt')
+  await rename(join(kept, 'new.crt'), join(kept, 'ca.crt'))
+  const after = await keysIn(join(directory, 'keys'), { caDirectory }).authority()
+  t.is(after.publicKeySha256, before.publicKeySha256)
+  t.not(after.certificate, before.certificate)
+  await writeFile(join(kept, 'a.crt'), certificate)
+  t.regex(await run(kept, 'openssl verify -x509_strict -purpose sslclient -CAfile ca.crt a.crt'), /: OK/)
 
   const rsa = await keysIn(join(directory, 'rsa')).controlPlaneFiles()
   await writePki(join(directory, 'pki'), rsa)
