@@ -10,7 +10,7 @@ import { type PkiFiles, PRIVATE_FILES, PUBLIC_FILES } from './cluster-authoritie
 import { openWithPassphrase, sealWithPassphrase } from './cluster-passphrase.ts'
 
 /** JSON of the private files by path, sealed. Once it is there, no other private file counts. */
-export const SEALED_FILE = 'keys.age'
+const SEALED_FILE = 'keys.age'
 
 /** Beside the folder it becomes. One server at a time uses the keys. */
 const unfinishedName = (folder: string) => `${folder}.unfinished`

@@ -126,7 +126,7 @@ function hasPath(object: JsonObject, path: readonly string[]): boolean {
   return rest.length === 0 || !isObject(value) || hasPath(value, rest)
 }
 
-export function isObject(value: Json | undefined): value is JsonObject {
+function isObject(value: Json | undefined): value is JsonObject {
   return typeof value === 'object' && value !== null && !isList(value)
 }
 
