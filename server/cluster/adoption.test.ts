@@ -1,14 +1,20 @@
 // Tests of a cluster that kubeadm made without us, reached with nothing but what `kateskit cluster role` prints.
 
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
 import test from 'ava'
 
 import { systemClock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 import { silentLog } from '#lib/log.ts'
 import { parseMac } from '#lib/mac.ts'
+import { commandOutput } from '#lib/process.ts'
 import { pollUntil } from '#lib/retry.ts'
 import type { Cluster } from '#machine/cluster-ports.ts'
 import { judgeNodeRequest, type OpenGrant } from '#machine/node-request.ts'
+import { kubernetesBinaries } from '#testing/kube-binaries.ts'
 import {
   askKube,
   makeRequest,
@@ -22,12 +28,13 @@ import { enterOwnNetwork } from '#testing/own-network.ts'
 
 import { adoptionManifest } from './adoption.ts'
 import { createCluster } from './cluster.ts'
+import { readKubeconfig } from './kubeconfig.ts'
 
 const MAC = parseMac('52:54:00:00:00:01')
 
 let plane: KubeControlPlane
 let cluster: Cluster
-let account: { readonly token: string; readonly kubeconfig: string }
+let kubeconfig: string
 const grants: OpenGrant[] = []
 
 test.before(async () => {
@@ -37,14 +44,16 @@ test.before(async () => {
   })
   await plane.kubeadm('init', 'phase', 'upload-config', 'kubeadm')
   await plane.kubeadm('init', 'phase', 'bootstrap-token', '--skip-token-print')
-  await plane.kubectl(['apply', '-f', '-'], await adoptionManifest('kube-system'))
-  account = await readAccount()
+  await plane.kubectl(['create', 'namespace', 'joining'])
+  const manifest = await adoptionManifest('joining')
+  await plane.kubectl(['apply', '-f', '-'], manifest)
+  kubeconfig = await makeKubeconfig(manifest)
   cluster = createCluster({ clock: systemClock, log: silentLog })
   cluster.judgeRequests(
     (request) => judgeNodeRequest(request, grants),
     () => {},
   )
-  cluster.use(async () => ({ kind: 'adopted', kubeconfig: account.kubeconfig }))
+  cluster.use(async () => ({ kind: 'adopted', kubeconfig }))
   await cluster.check()
 })
 
@@ -53,31 +62,26 @@ test.after.always(async () => {
   await plane?.stop()
 })
 
-/** As docs/kubernetes.md says it. */
-async function readAccount() {
-  const base64 = await eventually(async () => {
+/** By the commands that the manifest itself shows. */
+async function makeKubeconfig(manifest: string): Promise<string> {
+  await eventually(async () => {
     const jsonpath = 'jsonpath={.data.token}'
     return (
-      (await plane.kubectl(['get', 'secret', 'kateskit-token', '-n', 'kube-system', '-o', jsonpath])) ||
-      undefined
+      (await plane.kubectl(['get', 'secret', 'kateskit-token', '-n', 'joining', '-o', jsonpath])) || undefined
     )
   })
-  const token = Buffer.from(base64, 'base64').toString()
-  const kubeconfig = {
-    ...{ apiVersion: 'v1', kind: 'Config', 'current-context': 'kateskit' },
-    contexts: [{ name: 'kateskit', context: { cluster: 'theirs', user: 'kateskit' } }],
-    clusters: [
-      {
-        name: 'theirs',
-        cluster: {
-          server: `https://${plane.endpoint}`,
-          'certificate-authority-data': Buffer.from(await plane.pki.read('ca.crt')).toString('base64'),
-        },
-      },
-    ],
-    users: [{ name: 'kateskit', user: { token } }],
+  const lines = manifest.split('\n').filter((line) => line.startsWith('#   '))
+  const script = lines.map((line) => `${line.slice(4)}\n`).join('')
+  const folder = await mkdtemp(join(tmpdir(), 'kit-adopt-'))
+  const env = {
+    ...process.env,
+    PATH: `${await kubernetesBinaries()}:${process.env['PATH']}`,
+    KUBECONFIG: plane.pki.kubeconfig('admin'),
   }
-  return { token, kubeconfig: JSON.stringify(kubeconfig) }
+  await commandOutput('sh', ['-eu'], { cwd: folder, env, input: script })
+  const kubeconfig = await readFile(join(folder, 'kateskit.kubeconfig'), 'utf8')
+  await rm(folder, { recursive: true })
+  return kubeconfig
 }
 
 const eventually = <Found>(probe: () => Promise<Found | undefined>): Promise<Found> =>
@@ -138,7 +142,7 @@ test.serial(
 test.serial(
   "the role gives no more: no Secret is read, nobody is made an administrator, kubeadm's things stay",
   async (t) => {
-    const { token } = account
+    const token = readKubeconfig(kubeconfig, JSON.parse).token ?? ''
     const refused = async (path: string, method = 'GET', body?: object) => {
       const { status } = await askKube(
         plane,
@@ -149,7 +153,7 @@ test.serial(
     }
     await refused('/api/v1/secrets')
     await refused('/api/v1/namespaces/kube-system/secrets')
-    await refused('/api/v1/namespaces/kube-system/secrets/kateskit-token')
+    await refused('/api/v1/namespaces/joining/secrets/kateskit-token')
     await refused('/api/v1/namespaces/default/secrets')
     await refused('/api/v1/namespaces/kube-system/configmaps')
     await refused('/api/v1/namespaces/default/pods', 'POST', podObject('p', 'n1'))

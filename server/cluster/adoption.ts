@@ -18,11 +18,27 @@ export async function adoptionManifest(namespace: string): Promise<string> {
     ...joiningRoles(WITH_MINOR_IN_NAME.flatMap(minorsAround)),
   ]
   const documents = objects.map((object) => dumpYaml(object))
-  return [`${HEAD}\n`, ...documents].join('---\n')
+  return [headOf(namespace), ...documents].join('---\n')
 }
 
-const HEAD = `# What this server may do in a cluster that it has not made: make and take back bootstrap tokens, approve the
-# certificates of machines that join with them, drain and delete Nodes. It can read no Secret.`
+/** The indented lines are a script for the administrator's own kubectl. */
+function headOf(namespace: string): string {
+  const secret = `kubectl -n ${namespace} get secret kateskit-token -o`
+  const server = "kubectl config view --minify -o jsonpath='{.clusters[0].cluster.server}'"
+  return `# What KatesKit may do in a cluster that it has not made: make and take back bootstrap tokens, approve the certificates
+# of machines that join with them, label, drain and delete Nodes. It can read no Secret.
+# Once it is applied, this makes the file for \`kateskit cluster adopt kateskit.kubeconfig\`:
+#   umask 077
+#   cat >kateskit.kubeconfig <<END
+#   {"apiVersion": "v1", "kind": "Config", "current-context": "kateskit",
+#    "contexts": [{"name": "kateskit", "context": {"cluster": "cluster", "user": "kateskit"}}],
+#    "clusters": [{"name": "cluster", "cluster": {
+#      "server": "$(${server})",
+#      "certificate-authority-data": "$(${secret} 'jsonpath={.data.ca\\.crt}')"}}],
+#    "users": [{"name": "kateskit", "user": {"token": "$(${secret} 'jsonpath={.data.token}' | base64 -d)"}}]}
+#   END
+`
+}
 
 /** Since Kubernetes 1.24 an account has no lasting token unless it is asked for. */
 function accountToken(namespace: string): KubernetesObject & { type: string } {

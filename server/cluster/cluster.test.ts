@@ -1,6 +1,7 @@
 // Tests of the adapter against a real API server, etcd and the controllers of Kubernetes.
 
 import { createHmac } from 'node:crypto'
+import { join } from 'node:path'
 
 import test from 'ava'
 
@@ -8,6 +9,7 @@ import { systemClock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 import { silentLog } from '#lib/log.ts'
 import { parseMac } from '#lib/mac.ts'
+import { commandOutput } from '#lib/process.ts'
 import { pollUntil } from '#lib/retry.ts'
 import type {
   Cluster,
@@ -29,6 +31,7 @@ import { enterOwnNetwork } from '#testing/own-network.ts'
 import { TurnedClock } from '#testing/turned-clock.ts'
 
 import { createCluster } from './cluster.ts'
+import { connect } from './connection.ts'
 
 const MAC = parseMac('52:54:00:00:00:01')
 const DAY_MS = 86_400_000
@@ -366,6 +369,17 @@ test.serial(
     t.deepEqual(members[0]?.peerUrls, [`https://${plane.address}:2380`])
     await t.throwsAsync(cluster.removeEtcdMember(members[0]?.id ?? ''), { message: /the only member/ })
     await cluster.removeEtcdMember('abcdef')
+
+    const file = (name: string) => join(plane.pki.folder, 'etcd', name)
+    await commandOutput('etcdctl', [
+      ...['--endpoints', `https://${plane.address}:2379`, '--cacert', file('ca.crt')],
+      ...['--cert', file('healthcheck-client.crt'), '--key', file('healthcheck-client.key')],
+      ...['member', 'add', 'late', '--peer-urls', 'https://10.88.0.99:2380', '--learner'],
+    ])
+    const learner = (await cluster.etcdMembers()).find(({ isLearner }) => isLearner)
+    t.like(learner, { name: '', isHealthy: false, isLeader: false })
+    await cluster.removeEtcdMember(learner?.id ?? '')
+    t.is((await cluster.etcdMembers()).length, 1)
   },
 )
 
@@ -386,6 +400,18 @@ test.serial('an API server that is killed is waited for, and followed on when it
   await until(() => nodeNamed('late') !== undefined)
   const { id } = await mint()
   await cluster.revokeToken(id)
+
+  // What follow() lists anew for: it knows no more what happened since the first version.
+  const connection = await connect(await access())
+  const said = await new Promise((resolve) => {
+    connection.watch(
+      '/api/v1/nodes',
+      { resourceVersion: '1' },
+      { event: (type, object) => resolve({ type, object }), ended: resolve },
+    )
+  })
+  t.like(said, { type: 'ERROR', object: { code: 410 } })
+  connection.close()
 })
 
 test.serial(

@@ -70,6 +70,8 @@ export const PACKAGES: Readonly<Record<PackageGroup, Readonly<Record<string, str
     skopeo: 'copies container images: what it makes is imported, what it gets is compared',
     umoci: 'makes them without a registry',
     pebble: 'a certificate authority that speaks ACME',
+    'etcd-server': 'what a real API server of Kubernetes keeps its objects in',
+    'etcd-client': 'asks it',
     'apt-utils': 'makes the local mirror of an offline build',
     'openssh-client': 'logs in to the virtual machines and looks at them from inside',
   },
