@@ -273,6 +273,8 @@ test('createClusterKeys() takes the keys of a cluster that exists, RSA or EC, an
 
   // Still there at the next start, gone at the one after.
   t.deepEqual(await keysIn(join(directory, 'keys'), { caDirectory }).controlPlaneFiles(), files)
+  const late = clockAt(Date.now() + 901 * DAY_MS)
+  t.deepEqual(await keysIn(join(directory, 'keys'), { caDirectory, clock: late }).controlPlaneFiles(), files)
   await rm(caDirectory, { recursive: true })
   t.deepEqual(await keysIn(join(directory, 'keys'), { caDirectory }).controlPlaneFiles(), files)
 

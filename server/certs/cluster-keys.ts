@@ -149,7 +149,9 @@ class KeptKeys implements ClusterKeys, Service {
     const passphrase =
       passphraseFile === undefined ? undefined : await this.#checked(() => readPassphrase(passphraseFile))
     const kept = await this.#checked(() => readKeyFolder(this.#folder, passphrase))
-    const taken = caDirectory === undefined ? undefined : await readTakenFiles(caDirectory, clock.nowMs())
+    // What was taken already may have come to its end there: it is compared only.
+    const asOfMs = kept === undefined ? clock.nowMs() : 0
+    const taken = caDirectory === undefined ? undefined : await readTakenFiles(caDirectory, asOfMs)
     if (kept !== undefined) {
       const pki = await this.#checked(async () => readPki(kept))
       const conflict = taken === undefined ? undefined : findConflict(pki, taken)

@@ -20,14 +20,14 @@ import { isThere, readFiles } from './cluster-folder.ts'
  * All of them, or `ca.crt` and `ca.key` alone: a CA of one's own for a cluster that is not there yet. Half of a cluster's
  * keys with new ones for the rest would break it. Undefined when there is no folder: it may go once they are taken.
  */
-export async function readTakenFiles(folder: string, nowMs: number): Promise<PkiFiles | undefined> {
+export async function readTakenFiles(folder: string, asOfMs: number): Promise<PkiFiles | undefined> {
   try {
     if (!(await isThere(folder))) return undefined
     const files = withServiceAccountPublicKey(await readFiles(folder, [...PUBLIC_FILES, ...PRIVATE_FILES]))
     const isOfOne = [...files.keys()].every((name) => name === 'ca.crt' || name === 'ca.key')
     const missing = [...PUBLIC_FILES, ...PRIVATE_FILES].filter((name) => !files.has(name))
     if (missing.length > 0 && !(isOfOne && files.size === 2)) throw new Error(`${missing.join(', ')} missing`)
-    for (const { path } of CLUSTER_AUTHORITIES) if (files.has(`${path}.key`)) checkTaken(files, path, nowMs)
+    for (const { path } of CLUSTER_AUTHORITIES) if (files.has(`${path}.key`)) checkTaken(files, path, asOfMs)
     if (missing.length === 0) readPki(files)
     return files
   } catch (error) {
@@ -42,9 +42,9 @@ export async function readTakenFiles(folder: string, nowMs: number): Promise<Pki
   }
 }
 
-function checkTaken(files: PkiFiles, path: AuthorityPath, nowMs: number): void {
+function checkTaken(files: PkiFiles, path: AuthorityPath, asOfMs: number): void {
   const { certificate, untilMs } = readAuthority(files, path)
-  if (untilMs <= nowMs) throw new Error(`${path}.crt ended on ${certificate.validTo}`)
+  if (untilMs <= asOfMs) throw new Error(`${path}.crt ended on ${certificate.validTo}`)
 }
 
 /** The first of the taken keys that is another one. A certificate of the same key may be a newer one. */

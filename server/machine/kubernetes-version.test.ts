@@ -1,8 +1,6 @@
-// Tests of versions of Kubernetes, and of the client certificate that is kept.
+// Tests of versions of Kubernetes, and of which may stand beside which.
 
 import test from 'ava'
-
-import { TurnedClock } from '#testing/turned-clock.ts'
 
 import {
   compareVersions,
@@ -13,7 +11,6 @@ import {
   isAtLeast,
   parseKubernetesVersion,
 } from './kubernetes-version.ts'
-import { keepClient } from './renewed-client.ts'
 
 test('findKubernetesVersion() reads what kubeadm and packages say, and nothing else', (t) => {
   const cases: [text: string, read: string | undefined][] = [
@@ -81,28 +78,4 @@ test('findUpgradeProblem() goes up, a minor at a time', (t) => {
     if (problem === undefined) t.is(found, undefined, `${from} to ${to}`)
     else t.regex(found ?? '', problem, `${from} to ${to}`)
   }
-})
-
-test('keepClient() keeps a certificate for two thirds of its life, and the old one while no new one can be had', async (t) => {
-  const clock = new TurnedClock(0)
-  let issued = 0
-  let isBroken = false
-  const client = keepClient(async () => {
-    if (isBroken) throw new Error('no CA')
-    issued += 1
-    return { number: issued, untilMs: clock.nowMs() + 3_000 }
-  }, clock)
-  t.deepEqual(
-    (await Promise.all([client(), client()])).map(({ number }) => number),
-    [1, 1],
-  )
-  clock.ms = 1_999
-  t.is((await client()).number, 1)
-  clock.ms = 2_000
-  isBroken = true
-  t.is((await client()).number, 1)
-  clock.ms = 3_000
-  await t.throwsAsync(client(), { message: 'no CA' })
-  isBroken = false
-  t.is((await client()).number, 2)
 })
