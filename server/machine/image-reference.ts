@@ -35,7 +35,7 @@ export function findDigest(text: string): string | undefined {
 }
 
 /** The canonical name of a repository, with its host; undefined for what can be none. */
-export function findRepositoryName(text: string): string | undefined {
+function findRepositoryName(text: string): string | undefined {
   if (text.length > REPOSITORY_MAX) return undefined
   const { host, path } = splitHost(text)
   if (!IS_HOST.test(host) || !IS_PATH.test(path)) return undefined

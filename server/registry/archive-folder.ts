@@ -1,7 +1,7 @@
 // A folder of container images on this machine, such as `skopeo copy … oci:<folder>` leaves it.
 
 import { createHash } from 'node:crypto'
-import { constants, open, realpath } from 'node:fs/promises'
+import { constants, lstat, open, readdir, realpath } from 'node:fs/promises'
 import { join, sep } from 'node:path'
 
 import { KitError, systemErrorCode } from '#lib/errors.ts'
@@ -16,16 +16,24 @@ import {
   SpaceWatch,
 } from './archive.ts'
 
+const LOOKED_AT_MAX = 10_000
+
 /** Copies what is asked for, and nothing else. A file is copied once. */
-export function openFolder(folder: string, options: ArchiveOptions): Archive {
+export async function openFolder(folder: string, options: ArchiveOptions): Promise<Archive> {
   const copies = new Map<string, Promise<ArchivedFile | undefined>>()
   const space = new SpaceWatch(options.incoming)
+  const allBytes = await sizeOfFolder(folder)
+  let readBytes = 0
+  const onCopied = (bytes: number) => {
+    readBytes += bytes
+    options.onRead(readBytes, allBytes)
+  }
   return {
     find(name) {
       const known = copies.get(name)
       if (known !== undefined) return known
       const target = join(options.incoming, `entry-${copies.size}`)
-      const copy = copyFrom(folder, name, { ...options, target, space })
+      const copy = copyFrom(folder, name, { ...options, target, space, onCopied })
       copies.set(name, copy)
       return copy
     },
@@ -35,13 +43,14 @@ export function openFolder(folder: string, options: ArchiveOptions): Archive {
 interface Copying extends ArchiveOptions {
   readonly target: string
   readonly space: SpaceWatch
+  readonly onCopied: (bytes: number) => void
 }
 
 async function copyFrom(folder: string, name: string, copying: Copying): Promise<ArchivedFile | undefined> {
-  const { shown, target, signal, space, onRead } = copying
+  const { shown, target, signal, space, onCopied } = copying
   try {
     const from = await findInside(folder, name, shown)
-    const sizeBytes = await sizeOfFile(from, name, shown)
+    await requireFile(from, name, shown)
     const hash = createHash('sha256')
     const handle = await open(target, 'wx', 0o600)
     let bytes = 0
@@ -51,7 +60,7 @@ async function copyFrom(folder: string, name: string, copying: Copying): Promise
         hash.update(block)
         await writeAll(handle, block)
         bytes += block.length
-        onRead(bytes, sizeBytes)
+        onCopied(block.length)
       }
     } finally {
       await handle.close()
@@ -84,14 +93,24 @@ async function findInside(folder: string, name: string, shown: string): Promise<
   throw cannotImport(shown, `${JSON.stringify(name.slice(0, 100))} leads out of it`)
 }
 
-async function sizeOfFile(file: string, name: string, shown: string): Promise<number> {
+async function requireFile(file: string, name: string, shown: string): Promise<void> {
   // A pipe would be waited for.
   const handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK)
   try {
-    const found = await handle.stat()
-    if (found.isFile()) return found.size
-    throw cannotImport(shown, `${JSON.stringify(name.slice(0, 100))} is no file`)
+    if (!(await handle.stat()).isFile())
+      throw cannotImport(shown, `${JSON.stringify(name.slice(0, 100))} is no file`)
   } finally {
     await handle.close()
   }
+}
+
+/** What could be copied of it, for how far it is; blobs lie three deep. */
+async function sizeOfFolder(folder: string): Promise<number> {
+  const names = await readdir(folder, { recursive: true }).catch((): string[] => [])
+  let bytes = 0
+  for (const name of names.slice(0, LOOKED_AT_MAX)) {
+    const found = await lstat(join(folder, name)).catch(() => undefined)
+    if (found?.isFile()) bytes += found.size
+  }
+  return bytes
 }

@@ -7,10 +7,10 @@ import { KitError } from '#lib/errors.ts'
 /** Larger ones need not be taken (distribution spec 1.1, "Pushing manifests"). */
 export const MANIFEST_MAX_BYTES = 4 * 1024 * 1024
 
-export const OCI_INDEX = 'application/vnd.oci.image.index.v1+json'
+const OCI_INDEX = 'application/vnd.oci.image.index.v1+json'
 export const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
-export const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2+json'
-export const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json'
+const DOCKER_LIST = 'application/vnd.docker.distribution.manifest.list.v2+json'
+const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json'
 
 const INDEX_TYPES = [OCI_INDEX, DOCKER_LIST]
 const IMAGE_TYPES = [OCI_MANIFEST, DOCKER_MANIFEST]

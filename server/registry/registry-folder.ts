@@ -44,6 +44,7 @@ export class RegistryFolder implements BlobSource {
     }
     this.#images.clear()
     this.#unreadable.clear()
+    for (const folder of ['references', 'imported']) await dropTemporary(join(this.directory, folder))
     for (const name of await readdir(join(this.directory, 'references'))) await this.#loadRecord(name)
     await this.#dropUnused()
     await this.dropLeftovers(nowMs)
@@ -53,7 +54,6 @@ export class RegistryFolder implements BlobSource {
 
   async #loadRecord(name: string): Promise<void> {
     const file = join(this.directory, 'references', name)
-    if (name.startsWith(TEMPORARY_PREFIX)) await rm(file, { force: true })
     if (!name.endsWith('.json') || name.startsWith('.')) return
     try {
       await this.#keep(await readRecord(file))
@@ -191,8 +191,16 @@ export class RegistryFolder implements BlobSource {
     if (this.#unreadable.size > 0 || images.some(({ graph }) => graph === undefined)) return
     const used = new Set(images.flatMap(({ graph }) => [...(graph?.blobs.keys() ?? [])]))
     for (const name of await readdir(join(this.directory, 'blobs'))) {
-      if (!used.has(name)) await rm(this.fileOf(name), { force: true, recursive: true })
+      // What is called otherwise is not ours: somebody may have named a folder that was there before.
+      if (/^[0-9a-f]{64}$/.test(name) && !used.has(name)) await rm(this.fileOf(name), { force: true })
     }
+  }
+}
+
+/** Of writes that a kill has ended. */
+async function dropTemporary(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    if (name.startsWith(TEMPORARY_PREFIX)) await rm(join(folder, name), { force: true })
   }
 }
 

@@ -27,7 +27,7 @@ export function tempFolder(t: ExecutionContext): string {
 export const INDEX = 'application/vnd.oci.image.index.v1+json'
 export const MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
 const CONFIG = 'application/vnd.oci.image.config.v1+json'
-export const LAYER = 'application/vnd.oci.image.layer.v1.tar+gzip'
+const LAYER = 'application/vnd.oci.image.layer.v1.tar+gzip'
 
 export interface MadeDescriptor {
   mediaType: string
@@ -167,8 +167,6 @@ export interface RegistrySetting {
   readonly clock?: Clock
   readonly log?: Log
 }
-
-export type TestRegistry = Awaited<ReturnType<typeof openRegistry>>
 
 /** Started; stopped with the test. */
 export async function openRegistry(t: ExecutionContext, options: RegistrySetting = {}) {
