@@ -304,6 +304,7 @@ test('kubeadm makes its own certificates with our CAs, and with EC ones that wer
   const caDirectory = join(directory, 'pki')
   await makeEcPki(caDirectory)
   const kubeadm = join(await kubernetesBinaries(), 'kubeadm')
+  const version = (await run(directory, `${kubeadm} version -o short`)).trim()
   for (const [name, options] of [
     ['made', {}],
     ['taken', { caDirectory }],
@@ -313,7 +314,7 @@ test('kubeadm makes its own certificates with our CAs, and with EC ones that wer
     await writePki(folder, await keys.controlPlaneFiles())
     await run(
       directory,
-      `${kubeadm} init phase certs all --cert-dir ${folder} --kubernetes-version v1.20.2 --apiserver-advertise-address 10.77.0.21`,
+      `${kubeadm} init phase certs all --cert-dir ${folder} --kubernetes-version ${version} --apiserver-advertise-address 10.77.0.21`,
     )
     for (const [path, text] of await keys.controlPlaneFiles())
       t.is(await readFile(join(folder, path), 'utf8'), text, `${path} is as it was`)
