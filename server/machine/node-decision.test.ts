@@ -259,7 +259,7 @@ for (const [title, changes, expected, reason] of ROWS) {
   test(`decideNode() says "${expected}" when it ${title}`, (t) => {
     const decision = decideNode({ ...FACTS, ...changes })
     if (decision.kind !== 'grant') {
-      t.is<string>(decision.kind, expected)
+      t.is(decision.kind as string, expected)
       if (reason !== undefined && 'reason' in decision) t.regex(decision.reason, reason)
       return
     }

@@ -40,6 +40,7 @@ export class FakeCluster implements Cluster {
   /** Thrown by every call of this name while it is set. */
   readonly failures = new Map<string, Error>()
   readonly #listeners = new Set<() => void>()
+  #minted = 0
   #judge: Judge | undefined
   #heard: Heard | undefined
 
@@ -79,7 +80,8 @@ export class FakeCluster implements Cluster {
 
   async mintToken(wish: TokenWish) {
     this.#note('mintToken', wish.nodeName)
-    const id = `tok${String(this.tokens.size + 100).padStart(3, '0')}`
+    this.#minted += 1
+    const id = `tok${this.#minted + 99}`
     this.tokens.set(id, wish)
     return { id, token: `${id}.${'planted-secret-0'}` }
   }
