@@ -9,6 +9,7 @@ import test from 'ava'
 import { systemClock } from '#lib/clock.ts'
 import { silentLog } from '#lib/log.ts'
 import { commandOutput, runCommand } from '#lib/process.ts'
+import { kubernetesBinaries } from '#testing/kube-binaries.ts'
 import { startKubeControlPlane } from '#testing/kube-control-plane.ts'
 import { enterOwnNetwork } from '#testing/own-network.ts'
 
@@ -38,7 +39,7 @@ test('a cluster that exists believes what the server signs with the keys it took
   const ca = await write('ca.crt', certificate)
   const asked = async (subject: { name: string; organization?: string }) => {
     const client = await keys.issueClient({ ...subject, days: 1 })
-    const { stdout, stderr } = await runCommand('kubectl', [
+    const { stdout, stderr } = await runCommand(join(await kubernetesBinaries(), 'kubectl'), [
       ...[
         '--kubeconfig',
         '/dev/null',
