@@ -29,9 +29,12 @@ kubernetes_oci_runtime() {
 
 # check_kubernetes: what can be known to be wrong before anything is built.
 check_kubernetes() {
+  local cri
   has_kubernetes || return 0
-  kubernetes_oci_runtime >/dev/null
-  [ "$(kubernetes_cri)" != cri-o ] || [[ $(setting mirror '') == 'deb '* ]] ||
+  "$kubernetes_recipe/build.sh" --key >/dev/null || exit 1 # has said why
+  kubernetes_oci_runtime >/dev/null || exit 1
+  cri=$(kubernetes_cri) || exit 1
+  [ "$cri" != cri-o ] || [[ $(setting mirror '') == 'deb '* ]] ||
     fail 'Cannot put CRI-O into the image: Debian trixie has no package of it' \
       'name a repository that has it among the deb lines of image/mirror (docs/image.md), or take containerd: KATESKIT_KUBERNETES_CRI=containerd'
 }
