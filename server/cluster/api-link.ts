@@ -30,6 +30,8 @@ export interface LinkHealth {
 
 /** After an access that could not be had or was refused. */
 const AGAIN_MS = 15_000
+/** Without an answer for so long, it is connected to anew. */
+const SILENT_MOST_MS = 60_000
 /** A new one is asked for when a third of the time is left, and never more often than this. */
 const RENEW_LEAST_MS = 60_000
 /** setTimeout takes no more than 24.8 days. */
@@ -48,6 +50,8 @@ export class ApiLink {
   #opening: Promise<void> | undefined
   #cancelTimer: (() => void) | undefined
   #isStopped = false
+  /** When it was connected, or heard of, last. */
+  #aliveMs = 0
   /** Why it cannot be reached. */
   #problem: KitError | undefined
 
@@ -129,6 +133,7 @@ export class ApiLink {
       if (this.#isStopped) return connection.close()
       this.#leave()
       this.#connection = connection
+      this.#aliveMs = this.#clock.monotonicMs()
       this.#hearer.connection(connection)
       this.#follow(connection)
       if (connection.untilMs !== undefined) this.#openAfter(this.#renewalMs(connection.untilMs))
@@ -146,12 +151,14 @@ export class ApiLink {
       onItems: (items) => this.#hearer.nodes(items.values()),
       onState: (problem) => this.#hearState(connection, problem),
     })
+    let isTold = false
     const requests = follow<V1CertificateSigningRequest>(connection, {
       ...{ clock, path: '/apis/certificates.k8s.io/v1/certificatesigningrequests' },
       onItems: (items) => this.#hearer.requests(items),
       // Where the API is away, the Nodes say so; what is told here is that something is not allowed.
       onState: (problem) => {
-        if (problem?.code !== 'forbidden') return
+        if (problem?.code !== 'forbidden' || isTold) return
+        isTold = true
         this.#log.warn(
           { problem: problem.message, fix: problem.fix },
           'certificate requests cannot be followed',
@@ -164,13 +171,18 @@ export class ApiLink {
   #hearState(connection: Connection, problem: KitError | undefined): void {
     if (connection !== this.#connection) return
     if (problem === undefined) {
+      this.#aliveMs = this.#clock.monotonicMs()
       this.#setHealth({ ...this.#health, isReachable: true })
       // It may have been upgraded while it was away.
       void this.check().catch(() => {}) // the next watch tells
       return
     }
     this.#lose(problem)
-    if (statusOf(problem.cause) === 401 && this.#cancelTimer === undefined) this.#openAfter(AGAIN_MS)
+    const status = statusOf(problem.cause)
+    if (status === 401 && this.#cancelTimer === undefined) this.#openAfter(AGAIN_MS)
+    // Sockets to a host that is gone without a word keep up hope for a quarter of an hour (tcp(7), tcp_retries2).
+    const silentMs = this.#clock.monotonicMs() - this.#aliveMs
+    if (status === undefined && silentMs > SILENT_MOST_MS) void this.#open()
   }
 
   #lose(problem: KitError): void {

@@ -8,7 +8,7 @@ import type { ClusterNode } from '#machine/cluster-ports.ts'
 /** kubeadm's label of control planes; until 1.20 it was the second one, and until 1.24 both. */
 const CONTROL_PLANE_LABELS = ['node-role.kubernetes.io/control-plane', 'node-role.kubernetes.io/master']
 
-export function readNode(node: V1Node): ClusterNode {
+function readNode(node: V1Node): ClusterNode {
   const labels = node.metadata?.labels ?? {}
   const ready = node.status?.conditions?.find(({ type }) => type === 'Ready')
   const address = node.status?.addresses

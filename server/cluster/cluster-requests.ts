@@ -13,6 +13,8 @@ import { type RequestSubject, readRequestSubject } from './request-subject.ts'
 export type Judge = (request: NodeCertificateRequest) => RequestVerdict
 export type Heard = (request: NodeCertificateRequest, verdict: RequestVerdict) => void
 
+/** Of our conditions. */
+const REASON = 'KatesKit'
 /** What could not be decided is tried again after this. */
 const AGAIN_MS = 5_000
 /** Another writer was faster: the signer, or another server's leftovers. */
@@ -96,20 +98,22 @@ async function writeVerdict(
   for (let tries = 1; ; tries += 1) {
     try {
       const body = await certificates.readCertificateSigningRequest({ name })
-      if (isDecided(body)) return false
+      // By us, where only the answer was lost.
+      if (isDecided(body)) return body.status?.conditions?.some(({ reason }) => reason === REASON) === true
       const conditions = [...(body.status?.conditions ?? []), conditionOf(verdict)]
       body.status = { ...body.status, conditions }
       await certificates.replaceCertificateSigningRequestApproval({ name, body })
       return true
     } catch (error) {
       if (statusOf(error) === 404) return false
-      if (statusOf(error) !== 409 || tries === TRIES) throw error
+      const isWorthIt = statusOf(error) === 409 || statusOf(error) === undefined
+      if (!isWorthIt || tries === TRIES) throw error
     }
   }
 }
 
 function conditionOf(verdict: Exclude<RequestVerdict, { kind: 'leave' }>) {
-  const shared = { status: 'True', reason: 'KatesKit' }
+  const shared = { status: 'True', reason: REASON }
   return verdict.kind === 'approve'
     ? { ...shared, type: 'Approved', message: 'It is what the grant of this machine is for' }
     : { ...shared, type: 'Denied', message: `Denied: ${verdict.reason}` }

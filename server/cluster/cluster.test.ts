@@ -1,4 +1,4 @@
-// Tests of the adapter against a real API server, etcd and the controllers of Kubernetes.
+// Tests of the adapter against a real API server, etcd and the controllers of Kubernetes. More than 350 lines: another file would start another control plane.
 
 import { createHmac } from 'node:crypto'
 import { join } from 'node:path'

@@ -10,6 +10,7 @@ import { makeRequest } from '#testing/kube-client.ts'
 import { testTls } from '#testing/tls-fixture.ts'
 import { TurnedClock } from '#testing/turned-clock.ts'
 
+import { asKitError } from './api-errors.ts'
 import { minorsAround } from './basics.ts'
 import type { Connection, Query, WatchHearer } from './connection.ts'
 import { readMembers } from './etcd-client.ts'
@@ -160,6 +161,38 @@ test('planMarks() adds what is wanted, takes off what was ours, and leaves the r
 test('minorsAround() names a minor and those after it', (t) => {
   t.deepEqual(minorsAround('v1.20.2'), ['1.20', '1.21', '1.22'])
   t.deepEqual(minorsAround('unknown'), [])
+})
+
+test('asKitError() tells an answer from none, and what the cluster said', (t) => {
+  const answer = (code: number, body: unknown) => Object.assign(new Error('HTTP-Code'), { code, body })
+  const refused = Object.assign(new Error('connect ECONNREFUSED 10.0.0.1:6443'), { code: 'ECONNREFUSED' })
+  const cases: [unknown, string, RegExp][] = [
+    [
+      answer(404, { message: 'nodes "n1" not found' }),
+      'not-found',
+      /the cluster says: nodes "n1" not found$/,
+    ],
+    [answer(403, '{"message":"no"}'), 'forbidden', /says: no$/],
+    [answer(401, 'x'), 'unavailable', /the cluster answered 401$/],
+    [answer(409, {}), 'conflict', /409/],
+    [answer(500, undefined), 'unavailable', /500/],
+    [
+      new TypeError('fetch failed', { cause: refused }),
+      'unavailable',
+      /: connect ECONNREFUSED 10.0.0.1:6443$/,
+    ],
+    [
+      new DOMException('The operation was aborted due to timeout', 'TimeoutError'),
+      'unavailable',
+      /due to timeout$/,
+    ],
+    [new KitError('no-space', 'x'), 'no-space', /^x$/],
+  ]
+  for (const [thrown, code, message] of cases) {
+    const error = asKitError('do it', thrown)
+    t.is(error.code, code)
+    t.regex(error.message, message)
+  }
 })
 
 async function kubeconfig(change: { cluster?: object; user?: object; root?: object } = {}): Promise<string> {

@@ -4,9 +4,7 @@ import { access, readdir } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 
-export const KUBE_PROGRAMS = ['kubeadm', 'kubectl', 'kube-apiserver', 'kube-controller-manager'] as const
-
-export type KubeProgram = (typeof KUBE_PROGRAMS)[number]
+const KUBE_PROGRAMS = ['kubeadm', 'kubectl', 'kube-apiserver', 'kube-controller-manager'] as const
 
 /**
  * The folder that has them all: `KATESKIT_KUBERNETES_BIN`, else those of the newest version

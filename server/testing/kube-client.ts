@@ -63,7 +63,7 @@ export async function makeRequest(subject: string, ...further: readonly string[]
   return { pem, key }
 }
 
-export const KUBELET_USAGES = ['digital signature', 'key encipherment', 'client auth']
+const KUBELET_USAGES = ['digital signature', 'key encipherment', 'client auth']
 
 /** The object that a kubelet sends for it. */
 export function requestObject(name: string, pem: string, spec: object = {}): object {
