@@ -87,6 +87,7 @@ export class NodeRemoval {
     const tell = (outcome: string, message: string) =>
       events.append({ kind: 'removal-step', mac, message, data: { step: step.name, outcome } })
     try {
+      if (step.isOfCluster) this.#requireCluster()
       const done = await step.run(removal)
       if (done !== undefined) await tell('done', done)
     } catch (error) {
@@ -103,9 +104,16 @@ export class NodeRemoval {
     }
   }
 
+  /** Each of these would wait for its own timeout else. */
+  #requireCluster(): void {
+    const { isReachable, problem } = this.#options.cluster.health()
+    if (isReachable) return
+    throw new KitError('unavailable', `the cluster cannot be reached: ${problem ?? 'it does not answer'}`)
+  }
+
   async #drain({ name }: Removal): Promise<string | undefined> {
     const { cluster } = this.#options
-    if (!cluster.nodes().some((node) => node.name === name) && cluster.health().isReachable) return undefined
+    if (!cluster.nodes().some((node) => node.name === name)) return undefined
     await cluster.drain(name, DRAIN_TIMEOUT_MS)
     return `node ${name} is drained`
   }
