@@ -42,6 +42,7 @@ test('each route of the API wants a token, answers with one, and over the contro
     '/machines/:mac/role': { role: 'worker' },
     '/machines/:mac/pin': { version: '2026.1' },
     '/images/imports': { source: '/srv/image' },
+    '/registry/imports': { source: '/srv/pause.tar' },
     '/channels/:channel': { version: '2026.1' },
     '/channels/:channel/pause': { paused: true },
     '/tokens': { name: 'x' },
@@ -50,7 +51,8 @@ test('each route of the API wants a token, answers with one, and over the contro
   }
   const spare = await store.tokens.make({ name: 'spare', role: 'viewer' })
   for (const { method, path, status = 200 } of API_ROUTES) {
-    const filled = path
+    const query = method === 'delete' && path === '/registry/images' ? '?name=pause:3.9' : ''
+    const filled = `${path}${query}`
       .replace(':mac', '52-54-00-12-34-56')
       .replace(':version', '2026.1')
       .replace(':channel', 'stable')

@@ -24,6 +24,7 @@ import { createIdentityBooks, createIdentityDomain } from '../identity-domain.ts
 import { FakeClusters, FakeNodeDesk } from './fake-cluster.ts'
 import { FakeIdentities } from './fake-identities.ts'
 import { FakeDesk, FakeFiles, FakeProfiles, FakeViews } from './fake-parts.ts'
+import { FakeRegistry } from './fake-registry.ts'
 import { FakeImageStore, FakePowerwashes, FakeReleases } from './fake-releases.ts'
 import { secretParts } from './fake-secrets.ts'
 import { SERVER } from './registry-fixture.ts'
@@ -166,7 +167,14 @@ export async function startHttpWithReleases(t: ExecutionContext) {
   releases.views.set(CHANNEL.name, CHANNEL)
   releases.rolloutViews = [ROLLOUT]
   const people = new FakeIdentities()
-  const http = await startHttpWithToken(t, { releases, imageStore, powerwashes, identities: people })
+  const registry = new FakeRegistry()
+  const http = await startHttpWithToken(t, {
+    releases,
+    imageStore,
+    powerwashes,
+    registry,
+    identities: people,
+  })
   const knowMachine = (view: MachineView) => {
     machines.push(view)
     http.views.machines.push(view)
