@@ -22,6 +22,7 @@ import { openStore, type Store } from '#store/store.ts'
 import { createTpmVerifier } from '#tpm/verifier.ts'
 
 import { createClusterAdapters } from './app-cluster.ts'
+import { bundleLayers } from './app-overlays.ts'
 import type { Adapters, AppOptions, Parts } from './app-parts.ts'
 import { createServices } from './app-services.ts'
 import type { Config } from './config.ts'
@@ -173,9 +174,18 @@ function namedCertificate({ values }: Config): NamedCertificate | undefined {
 function createAdapters({ config, version, clock, log }: AppOptions, { events }: Store): Adapters {
   const { values } = config
   const tree = createProfileTree({ directory: values['profiles/directory'], events, log, clock })
+  const importAtStart = values['images/import']
+  const images = createImageStore({
+    directory: values['images/directory'],
+    keysDirectory: values['keys/directory'],
+    ...(importAtStart !== undefined && { importAtStart }),
+    events,
+    clock,
+    log,
+  })
   const overlays = createOverlays({
     directory: values['bundles/directory'],
-    sources: { layersFor: (mac) => tree.rootsFor(mac) },
+    sources: bundleLayers(tree, images),
     events,
     log,
   })
@@ -187,15 +197,6 @@ function createAdapters({ config, version, clock, log }: AppOptions, { events }:
   const secrets = createSecretFiles({
     sources: { layersFor: (mac) => tree.rootsFor(mac) },
     ...{ key: secretsKey, events, log },
-  })
-  const importAtStart = values['images/import']
-  const images = createImageStore({
-    directory: values['images/directory'],
-    keysDirectory: values['keys/directory'],
-    ...(importAtStart !== undefined && { importAtStart }),
-    events,
-    clock,
-    log,
   })
   const ofCluster = createClusterAdapters({ config, version, clock, log }, events)
   return { ...ofCluster, tree, overlays, secretsKey, secrets, images }
