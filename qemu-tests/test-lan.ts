@@ -19,7 +19,9 @@ import type { Vm } from '#lab/vm.ts'
 import { systemClock } from '#lib/clock.ts'
 import type { MachineView } from '#machine/ports.ts'
 import { ensureBaseImage } from '#setup/base-image.ts'
+import type { KubernetesChoice } from '#setup/kubernetes.ts'
 import { createProgress } from '#setup/progress.ts'
+import type { RecipeSurroundings } from '#setup/recipe.ts'
 
 import { type EventWatch, watchEvents } from './event-watch.ts'
 import { createFleet, type Fleet } from './fleet.ts'
@@ -121,10 +123,13 @@ export async function scratchFolder(t: Surroundings): Promise<string> {
 }
 
 /** The folder of the image under test: this checkout's own, built when it is not there. */
-export function imageFolder(): Promise<string> {
+export function imageFolder(kubernetes?: KubernetesChoice): Promise<string> {
+  return ensureBaseImage({ ...recipeSurroundings(), ...(kubernetes && { kubernetes }) })
+}
+
+export function recipeSurroundings(): RecipeSurroundings {
   const progress = createProgress(process.stderr, systemClock)
-  const { signal } = new AbortController()
-  return ensureBaseImage({ projectFolder: PROJECT, env: process.env, progress, signal })
+  return { projectFolder: PROJECT, env: process.env, progress, signal: new AbortController().signal }
 }
 
 async function showWhatHappened(
