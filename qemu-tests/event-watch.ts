@@ -16,31 +16,41 @@ export interface EventWatch {
   waitFor(kind: EventKind, mac: Mac, matches?: (event: Event) => boolean): Promise<Event>
   /** Resolves when the machine's own check-in says that it runs. */
   untilRunning(mac: Mac): Promise<MachineView>
-  /** Resolves when what the server knows of the machine is so; throws with what it is after BOOT_TIMEOUT_MS. */
+  /** Resolves when what the server knows of the machine is so; throws with what it is after the watch's patience. */
   untilView(mac: Mac, matches: (view: MachineView) => boolean): Promise<MachineView>
   /** Those that there are by now. */
   events(kind: EventKind, mac: Mac): Promise<readonly Event[]>
 }
 
-export function watchEvents(client: ServerClient, afterId = 0): EventWatch {
+export interface WatchOptions {
+  /** Only later events count. */
+  readonly afterId?: number
+  /** For each wait. */
+  readonly timeoutMs?: number
+}
+
+export function watchEvents(
+  client: ServerClient,
+  { afterId = 0, timeoutMs = BOOT_TIMEOUT_MS }: WatchOptions = {},
+): EventWatch {
   const waitFor: EventWatch['waitFor'] = (kind, mac, matches = () => true) =>
     client.waitForEvent((event) => event.kind === kind && event.mac === mac && matches(event), {
-      timeoutMs: BOOT_TIMEOUT_MS,
+      timeoutMs,
       afterId,
     })
   return {
-    fromNow: async () => watchEvents(client, await client.lastEventId()),
+    fromNow: async () => watchEvents(client, { afterId: await client.lastEventId(), timeoutMs }),
     waitFor,
     async untilRunning(mac) {
       await waitFor('checked-in', mac, (event) => event.data['to'] === 'running')
       return client.machine(mac)
     },
-    untilView: (mac, matches) => untilView(client, mac, matches),
+    untilView: (mac, matches) => untilView(client, mac, { matches, timeoutMs }),
     async events(kind, mac) {
       const found: Event[] = []
       const lastId = await client.lastEventId()
       if (lastId <= afterId) return found
-      for await (const event of client.follow(afterId, AbortSignal.timeout(BOOT_TIMEOUT_MS))) {
+      for await (const event of client.follow(afterId, AbortSignal.timeout(timeoutMs))) {
         if (event.kind === kind && event.mac === mac) found.push(event)
         if (event.id >= lastId) break
       }
@@ -52,7 +62,7 @@ export function watchEvents(client: ServerClient, afterId = 0): EventWatch {
 async function untilView(
   client: ServerClient,
   mac: Mac,
-  matches: (view: MachineView) => boolean,
+  { matches, timeoutMs }: { matches: (view: MachineView) => boolean; timeoutMs: number },
 ): Promise<MachineView> {
   let last = ''
   return pollUntil(
@@ -63,7 +73,7 @@ async function untilView(
     },
     {
       everyMs: 1_000,
-      timeoutMs: BOOT_TIMEOUT_MS,
+      timeoutMs,
       late: () => new KitError('unavailable', `Cannot see ${mac} as it should be; it is ${last}`),
     },
   )

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import type { ExecutionContext } from 'ava'
 
-import { parseLabMachines } from '#lab/lab-machines.ts'
+import { type LabMachine, parseLabMachines } from '#lab/lab-machines.ts'
 import { findPairingLines } from '#lab/pairing.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { AuditEntry } from '#machine/access-ports.ts'
@@ -27,7 +27,7 @@ import { BIOS, startTestLan, type TestLan, UEFI } from './test-lan.ts'
 import { captureWire, type WireCapture } from './wire-capture.ts'
 
 /** Another machine, which gets the disk of BIOS. */
-export const OTHER = parseLabMachines('bios,bios').at(1) ?? BIOS
+export const [, OTHER] = parseLabMachines('bios,bios') as [LabMachine, LabMachine]
 
 /** Secret files: the machine's own, and one that both have. */
 export const OWN = '/etc/kit-test/own'

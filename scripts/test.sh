@@ -52,6 +52,7 @@ count() {
 part check sh scripts/check.sh --no-bats
 part shell sh scripts/bats.sh
 part server ava --tap
+part cluster ava --config cluster-tests.config.mjs --serial --tap
 if [ "$purpose" = test ]; then part machines ava --config qemu-tests.config.mjs --serial --tap; fi
 
 printf '\nTimes:%s\n\n' "$durations"

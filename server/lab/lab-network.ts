@@ -4,6 +4,8 @@ import { mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Child } from '#lib/child.ts'
 import { type Service, startAll, stopAll } from '#lib/service.ts'
+import type { Container, ContainerSpec } from './container.ts'
+import { ContainerSockets } from './container-sockets.ts'
 import { addBridge, addCable, createNetns, type Netns } from './netns.ts'
 import { type Pairing, type PairingRule, pairByConsole } from './pairing.ts'
 import type { MachineSpec } from './qemu.ts'
@@ -38,6 +40,11 @@ export interface LabNetwork {
    * default as for all.
    */
   powerOn(spec: MachineSpec, pairing?: PairingRule): Promise<Vm>
+  /**
+   * The same for a machine that is a container: the image's own root and the initrd's steps under systemd-nspawn. Mode `server`
+   * only: its firmware takes the boot script from the lease. Throws KitError `unavailable` where this host cannot have any.
+   */
+  powerOnContainer(spec: ContainerSpec, pairing?: PairingRule): Promise<Container>
   /** Why machines that asked for it were not paired by themselves; one line each. */
   pairingProblems(): readonly string[]
   /** Machines, server, router, namespace, in this order; nothing is left but files. */
@@ -74,7 +81,14 @@ export async function startLabNetwork(options: LabNetworkOptions): Promise<LabNe
   ]
   await startAll(services)
   const sockets = new WallSockets({ netns, bridge: LAB_BRIDGE, folder })
+  const containers = new ContainerSockets({ netns, bridge: LAB_BRIDGE, folder })
   const pairings: Pairing[] = []
+  const pairBySight = (machine: Pick<Vm, 'serial' | 'exited'>, rule: PairingRule) => {
+    if (rule === 'off') return
+    const pairing = pairByConsole({ serial: machine.serial, client: server.client, rule })
+    pairings.push(pairing)
+    void machine.exited.then(() => pairing.stop())
+  }
   return {
     netns,
     server,
@@ -82,17 +96,18 @@ export async function startLabNetwork(options: LabNetworkOptions): Promise<LabNe
     folder,
     async powerOn(spec, rule = options.pairing ?? 'unknown') {
       const vm = await sockets.powerOn(spec)
-      if (rule !== 'off') {
-        const pairing = pairByConsole({ serial: vm.serial, client: server.client, rule })
-        pairings.push(pairing)
-        void vm.exited.then(() => pairing.stop())
-      }
+      pairBySight(vm, rule)
       return vm
+    },
+    async powerOnContainer(spec, rule = options.pairing ?? 'unknown') {
+      const container = await containers.powerOn(spec)
+      pairBySight(container, rule)
+      return container
     },
     pairingProblems: () => pairings.flatMap((pairing) => pairing.problems()),
     async stop() {
       for (const pairing of pairings) await pairing.stop()
-      await sockets.powerOffAll()
+      await Promise.all([sockets.powerOffAll(), containers.powerOffAll()])
       await stopAll(services)
     },
   }
@@ -109,7 +124,7 @@ async function prepareFolder(options: LabNetworkOptions): Promise<void> {
 
 /** Of the server, the router and the machines (lab-machines.ts); the folder may have other things in it. */
 const LEFT_BEHIND =
-  /^(state|bundles|images|keys|server\.log|router\.leases|router\.log|(uefi|bios)(-\d)?\.(log|vars\.fd|disk))$/
+  /^(state|bundles|images|keys|server\.log|router\.leases|router\.log|container-images|(uefi|bios|container)(-\d)?\.(log|vars\.fd|disk|folders))$/
 
 function serverEnvironment(options: LabNetworkOptions, extraSocket: string): Record<string, string> {
   const { folder, mode, profilesFolder } = options

@@ -82,14 +82,16 @@ for (const [title, change, expected] of QEMU_CASES) {
   })
 }
 
-test('parseLabMachines() numbers the machines of each firmware', (t) => {
-  const machines = parseLabMachines('uefi, bios,uefi')
+test('parseLabMachines() numbers the machines of each kind', (t) => {
+  const machines = parseLabMachines('uefi, bios,uefi,container,container')
   t.deepEqual(
     machines.map(({ name, mac }) => [name, mac]),
     [
       ['uefi', '02:4b:69:74:00:01'],
       ['bios', '02:4b:69:74:00:02'],
       ['uefi-2', '02:4b:69:74:00:03'],
+      ['container', '02:4b:69:74:00:41'],
+      ['container-2', '02:4b:69:74:00:43'],
     ],
   )
   t.is(machines[0]?.uuid, '6b617465-734b-4974-8000-024b69740001')
@@ -287,7 +289,10 @@ test('notReadyReason() tells the phase, the last event or the failed step', (t) 
   const failed = { ...ARRIVED.progress, phase: 'failed', step: '40-image', reason: 'sha256 differs' } as const
   t.is(notReadyReason({ ...ARRIVED, progress: failed }), 'step 40-image failed: sha256 differs')
   t.regex(notReadyReason({ ...ARRIVED, view: { ...VIEW, bundleDigest: 'b0' } }) ?? '', /b0 instead of b1/)
-  t.regex(notReadyReason({ ...ARRIVED, view: { ...VIEW, isInstalled: false } }) ?? '', /from no slot/)
+  const withoutSlot = { ...ARRIVED, view: { ...VIEW, isInstalled: false } }
+  t.regex(notReadyReason(withoutSlot) ?? '', /from no slot/)
+  const container = { ...MACHINE, firmware: 'container' } as const
+  t.is(notReadyReason({ ...withoutSlot, machine: container }), undefined)
 })
 
 test('statusJson() has the seconds of every phase', (t) => {

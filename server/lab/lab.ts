@@ -6,16 +6,16 @@ import { join } from 'node:path'
 import { KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
 
+import { type Container, containerDisk } from './container.ts'
 import { checkPort, createForwarder, type Forwarder } from './forwarder.ts'
-import type { LabMachine } from './lab-machines.ts'
+import type { AnyLabMachine } from './lab-machines.ts'
 import { type LabNetwork, type LabNetworkOptions, labControlSocket, startLabNetwork } from './lab-network.ts'
 import type { Accelerator } from './qemu.ts'
 import { createServerClient } from './server-client.ts'
-import type { Vm } from './vm.ts'
 import { type Watch, watchMachines } from './watch.ts'
 
 export interface LabOptions extends LabNetworkOptions {
-  readonly machines: readonly LabMachine[]
+  readonly machines: readonly AnyLabMachine[]
   readonly accelerator: Accelerator
   readonly memoryMiB: number
   /** On 127.0.0.1, for the API; 0 picks a free one. */
@@ -76,20 +76,17 @@ async function switchOn(network: LabNetwork, forwarder: Forwarder, options: LabO
   const { client } = network.server
   const token = await client.makeToken('lab')
   const afterId = await client.lastEventId()
-  const vms = new Map<Mac, Vm>()
+  const switchedOn = new Map<Mac, SwitchedOn>()
   for (const machine of options.machines) {
-    const { accelerator, memoryMiB } = options
-    const disks = [{ file: diskFile(options.folder, machine), sizeBytes: DISK_BYTES }]
-    const vm = await network.powerOn({ ...machine, accelerator, memoryMiB, disks })
-    vms.set(machine.mac, vm)
+    switchedOn.set(machine.mac, await powerOn(network, machine, options))
   }
-  const poweredOnMs = new Map([...vms].map(([mac, vm]) => [mac, vm.poweredOnMs]))
+  const poweredOnMs = new Map([...switchedOn].map(([mac, machine]) => [mac, machine.poweredOnMs]))
   const watch = watchMachines({ client, machines: options.machines, poweredOnMs, afterId })
   return {
     network,
     watch,
     consoleOf(mac) {
-      const said = vms.get(mac)?.serial.tail(CONSOLE_LINES) ?? ''
+      const said = switchedOn.get(mac)?.serial.tail(CONSOLE_LINES) ?? ''
       const problems = network.pairingProblems().filter((problem) => problem.startsWith(mac))
       return [said, ...problems.map((problem) => `Cannot pair ${problem}`)].join('\n')
     },
@@ -101,10 +98,22 @@ async function switchOn(network: LabNetwork, forwarder: Forwarder, options: LabO
       await forwarder.stop()
       await network.stop()
       for (const machine of options.machines) await rm(diskFile(options.folder, machine), { force: true })
+      for (const machine of options.machines) {
+        await rm(containerDisk(options.folder, machine), { recursive: true, force: true })
+      }
     },
   }
 }
 
-function diskFile(folder: string, { name }: LabMachine): string {
+type SwitchedOn = Pick<Container, 'serial' | 'poweredOnMs'>
+
+function powerOn(network: LabNetwork, machine: AnyLabMachine, options: LabOptions): Promise<SwitchedOn> {
+  if (machine.firmware === 'container') return network.powerOnContainer(machine)
+  const { accelerator, memoryMiB, folder } = options
+  const disks = [{ file: diskFile(folder, machine), sizeBytes: DISK_BYTES }]
+  return network.powerOn({ ...machine, accelerator, memoryMiB, disks })
+}
+
+function diskFile(folder: string, { name }: AnyLabMachine): string {
   return join(folder, `${name}.disk`)
 }

@@ -3,6 +3,7 @@
 import { once } from 'node:events'
 import { type Child, type ChildOptions, startChild } from '#lib/child.ts'
 import { KitError } from '#lib/errors.ts'
+import type { Mac } from '#lib/mac.ts'
 import { commandOutput } from '#lib/process.ts'
 
 export interface Netns {
@@ -104,6 +105,8 @@ export interface CableEnd {
   readonly interfaceName: string
   /** With its prefix length; without one the card has no address yet, as for a DHCP client. */
   readonly address?: string
+  /** Default: one by chance. */
+  readonly mac?: Mac
 }
 
 /** Joins another host to the bridge. `port` names the bridge's end and defaults to the far host's pid, which is unique. */
@@ -113,9 +116,11 @@ export async function addCable(
   far: CableEnd,
   port = `port${far.netns.pid}`,
 ): Promise<void> {
-  const { interfaceName: name, netns: host, address } = far
+  const { interfaceName: name, netns: host, address, mac } = far
   await netns.run('ip', [
-    ...['link', 'add', port, 'type', 'veth', 'peer', 'name', name, 'netns', String(host.pid)],
+    ...['link', 'add', port, 'type', 'veth', 'peer', 'name', name],
+    ...(mac === undefined ? [] : ['address', mac]),
+    ...['netns', String(host.pid)],
   ])
   await netns.run('ip', ['link', 'set', port, 'master', bridge, 'up'])
   if (address !== undefined) await host.run('ip', ['address', 'add', address, 'dev', name])

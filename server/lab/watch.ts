@@ -4,13 +4,13 @@ import { describeError, KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { MachineView } from '#machine/ports.ts'
 
-import type { LabMachine } from './lab-machines.ts'
+import type { AnyLabMachine } from './lab-machines.ts'
 import { advance, type BootProgress, powerOn } from './phases.ts'
 import type { ServerClient } from './server-client.ts'
 
 /** Everything known of one machine at one moment. */
 export interface MachineStatus {
-  readonly machine: LabMachine
+  readonly machine: AnyLabMachine
   readonly progress: BootProgress
   /** What the server says of it; undefined before it was first asked or while it is down. */
   readonly view: MachineView | undefined
@@ -28,7 +28,7 @@ export interface Watch {
 
 export interface WatchOptions {
   readonly client: ServerClient
-  readonly machines: readonly LabMachine[]
+  readonly machines: readonly AnyLabMachine[]
   /** When each was switched on. */
   readonly poweredOnMs: ReadonlyMap<Mac, number>
   /** Events up to this one belong to earlier boots. */
@@ -37,11 +37,11 @@ export interface WatchOptions {
 
 /** A machine is there when it runs, from its slot if its disk is to have one, and has the files it should have. */
 export function isReady(status: MachineStatus): boolean {
-  const { view, progress } = status
+  const { machine, view, progress } = status
   return (
     progress.phase === 'running' &&
     view?.state === 'running' &&
-    view.isInstalled !== false &&
+    (view.isInstalled !== false || machine.firmware === 'container') &&
     view.wantedBundle !== undefined &&
     view.bundleDigest === view.wantedBundle
   )

@@ -31,6 +31,12 @@ export const PACKAGES: Readonly<Record<PackageGroup, Readonly<Record<string, str
     ovmf: 'the UEFI firmware',
     iproute2: 'the virtual LAN: bridge and taps',
     swtpm: 'TPMs for virtual machines that have one',
+    'systemd-container': 'systemd-nspawn: machines that are containers',
+    // Not `busybox`: the two exclude each other.
+    'busybox-static': "their firmware's DHCP client",
+    curl: 'their firmware, once it has an address',
+    cpio: 'unpacks the initrd for them',
+    zstd: 'unpacks the initrd for them',
     'util-linux': 'unshare, nsenter, setpriv: the lab leaves nothing behind',
   },
   serve: {

@@ -1,0 +1,99 @@
+// A virtual LAN of container machines for one test: its own profile tree, a key to log in with, and everything said when it fails.
+
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import type { Container } from '#lab/container.ts'
+import { type LabContainer, parseLabMachines } from '#lab/lab-machines.ts'
+import { type LabNetwork, labControlSocket, startLabNetwork } from '#lab/lab-network.ts'
+import type { MachineView } from '#machine/ports.ts'
+
+import { type EventWatch, watchEvents } from '../qemu-tests/event-watch.ts'
+import { createFleet, type Fleet } from '../qemu-tests/fleet.ts'
+import { makeLogin, runOnMachine } from '../qemu-tests/login.ts'
+import { type ProfileFiles, writeTree } from '../qemu-tests/profile-files.ts'
+import { imageFolder, type Surroundings, scratchFolder } from '../qemu-tests/test-lan.ts'
+
+const LOG_TAIL_BYTES = 6_000
+const CONSOLE_LINES = 60
+
+/** A start takes 10 s on an idle machine. */
+const PATIENCE_MS = 4 * 60_000
+
+export interface ContainerLan extends EventWatch {
+  readonly network: LabNetwork
+  readonly profiles: string
+  readonly fleet: Fleet
+  powerOn(machine: LabContainer): Promise<Container>
+  /** Runs a command on the machine itself, over ssh; its output without the last newline. */
+  onMachine(machine: MachineView, command: string): Promise<string>
+  writeProfile(files: ProfileFiles): Promise<void>
+}
+
+export interface ContainerLanOptions {
+  readonly files: ProfileFiles
+  readonly environment?: Readonly<Record<string, string>>
+}
+
+export const [FIRST, SECOND, THIRD] = parseLabMachines('container,container,container') as [
+  LabContainer,
+  LabContainer,
+  LabContainer,
+]
+
+/** Ends, with everything in it, when the test ends. */
+export async function startContainerLan(
+  t: Surroundings,
+  options: ContainerLanOptions,
+): Promise<ContainerLan> {
+  const folder = await scratchFolder(t)
+  const key = join(folder, 'id')
+  const profiles = join(folder, 'profiles')
+  await writeTree(profiles, { ...(await makeLogin(key)), ...options.files })
+  const network = await startLabNetwork({
+    folder: join(folder, 'lab'),
+    profilesFolder: profiles,
+    mode: 'server',
+    environment: {
+      KATESKIT_IMAGES_IMPORT: await testedImage(),
+      KATESKIT_LOG_FORMAT: 'json',
+      ...options.environment,
+    },
+  })
+  const machines = new Map<string, Container>()
+  t.teardown(async () => {
+    if (!t.passed) await showWhatHappened(t, network, [...machines.values()])
+    await network.stop()
+  })
+  return {
+    ...watchEvents(network.server.client, { timeoutMs: PATIENCE_MS }),
+    network,
+    profiles,
+    fleet: createFleet(labControlSocket(network.folder)),
+    async powerOn(machine) {
+      const container = await network.powerOnContainer(machine)
+      machines.set(machine.name, container)
+      return container
+    },
+    onMachine: async ({ address }, command) =>
+      (await runOnMachine({ netns: network.netns, key, address }, command)).trimEnd(),
+    writeProfile: (files) => writeTree(profiles, files),
+  }
+}
+
+/** This checkout's own, built when it is not there; or the one that KATESKIT_TEST_IMAGE names, say of another recipe. */
+export async function testedImage(): Promise<string> {
+  return process.env['KATESKIT_TEST_IMAGE'] ?? (await imageFolder())
+}
+
+async function showWhatHappened(
+  t: Surroundings,
+  network: LabNetwork,
+  machines: readonly Container[],
+): Promise<void> {
+  const log = await readFile(join(network.folder, 'server.log'), 'utf8').catch(() => 'no log')
+  t.log(`server:\n${log.slice(-LOG_TAIL_BYTES)}`)
+  const problems = network.pairingProblems()
+  if (problems.length > 0) t.log(`not paired:\n${problems.join('\n')}`)
+  for (const { spec, serial } of machines) t.log(`console of ${spec.name}:\n${serial.tail(CONSOLE_LINES)}`)
+}
