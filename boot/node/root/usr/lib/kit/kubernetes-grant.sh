@@ -152,7 +152,7 @@ redact_log() {
 
 # log_tail: what went wrong, from the last lines of KUBE_LOG.
 log_tail() {
-  redact <"$KUBE_LOG" | grep -Ev '^[[:space:]]*$|stack trace of this error' | tail -n 8 | tr -s '\t\n ' ' ' | tail -c "$MESSAGE_BYTES"
+  redact <"$KUBE_LOG" | grep -Ev '^[[:space:]]*$|stack trace of this error|\[WARNING |If you know what you are doing' | tail -n 8 | tr -s '\t\n ' ' ' | tail -c "$MESSAGE_BYTES"
 }
 
 # report_node STATE ACTION [STEP] [MESSAGE]: status 1 when the server did not take it; 2 when it never will.

@@ -18,7 +18,7 @@ run_kubeadm() {
 # ignored_errors: of kubeadm's checks before its work. DirAvailable: data that stays. CreateJob: wants a pod within 15 seconds, in a
 # cluster that may have no place for one. And what the overlay file /etc/kit/kubeadm-ignore names, one a line.
 ignored_errors() {
-  { printf '%s\n' DirAvailable--var-lib-etcd CreateJob && grep -Ex '[A-Za-z0-9-]+' "$KIT_LIVE/etc/kit/kubeadm-ignore" 2>/dev/null; } | tr '\n' ',' | sed 's/,$//'
+  { printf '%s\n' DirAvailable--var-lib-etcd CreateJob && grep -Ex '[A-Za-z0-9._-]+' "$KIT_LIVE/etc/kit/kubeadm-ignore" 2>/dev/null | grep -vix all; } | tr '\n' ',' | sed 's/,$//'
 }
 
 # is_unfinished_etcd: its data was begun by a cluster that never was up: nobody has anything in it.
