@@ -71,6 +71,8 @@ main() {
   take_lock
   # What an interrupted build left; we hold the lock, so nobody is using it.
   rm -rf -- "$KIT_CACHE"/work.* "$KIT_CACHE"/images/*.new.??????
+  # Images with Kubernetes keep archives of their own, and begin with those of the others.
+  [ -d "$(debs_folder)" ] || cp -r --link "$KIT_CACHE/debs" "$(debs_folder)"
   KIT_WORK=$(mktemp -d "$KIT_CACHE/work.XXXXXX")
   copy_inputs "$KIT_PROJECT" "$KIT_WORK/source"
   KIT_PROJECT=$KIT_WORK/source
@@ -126,8 +128,6 @@ is_built() {
 # Two builds at once would do the same work twice; the second waits and then finds the first one's image.
 take_lock() {
   mkdir -p "$KIT_CACHE/images" "$KIT_CACHE/bases" "$KIT_CACHE/debs" "$KIT_CACHE/initrds"
-  # Images with Kubernetes keep archives of their own, and begin with those of the others.
-  [ -d "$(debs_folder)" ] || cp -r --link "$KIT_CACHE/debs" "$(debs_folder)"
   exec 9>"$KIT_CACHE/build.lock"
   flock --nonblock 9 && return
   progress 0 'waiting for another build to end'
