@@ -8,6 +8,7 @@ import { PURPOSES, type Purpose } from '#setup/packages.ts'
 import { addAccessCommands } from './access-commands.ts'
 import { addCaCommand } from './ca-command.ts'
 import type { CliIo } from './cli-io.ts'
+import { addClusterCommands } from './cluster-commands.ts'
 import { connect } from './connect.ts'
 import { runConsole } from './console-command.ts'
 import { addIdentityCommands } from './identity-commands.ts'
@@ -47,6 +48,7 @@ export function buildProgram(io: CliIo, args: readonly string[]): Command {
   const server = () => connect(io, program.opts())
   addMachineCommands(program, io, server)
   addIdentityCommands(program, io, server)
+  addClusterCommands(program, io, server)
   addReleaseCommands(program, io, server)
   addImageCommands(program, io, server)
   addRegistryCommands(program, io, server)

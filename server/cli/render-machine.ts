@@ -55,10 +55,18 @@ function stateFields(machine: MachineView, nowMs: number): Fields {
     ...listFields('Reason', machine.reason === undefined ? undefined : [machine.reason]),
     ...listFields('Checks', machine.checks === undefined ? undefined : [machine.checks]),
     ...listFields('Reboot', machine.rebootReasons.length === 0 ? undefined : machine.rebootReasons),
+    ...nodeFields(machine),
     ['Address', address ?? '-'],
     ['Firmware', firmware ?? '-'],
     ...listFields('UUID', uuid === undefined ? undefined : [uuid]),
   ]
+}
+
+function nodeFields({ node }: MachineView): Fields {
+  if (node === undefined) return []
+  const { role, state, version, reason } = node
+  const what = [role, state, ...(version === undefined ? [] : [version])].join(', ')
+  return listFields('Node', [what, ...(reason === undefined || state === 'ready' ? [] : [reason])])
 }
 
 function identityFields({ mac, identity, attempts = [] }: MachineView, nowMs: number): Fields {

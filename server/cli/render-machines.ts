@@ -12,7 +12,18 @@ const SILENT_AFTER_MS = 15 * 60_000
 
 export const TABLE_WIDTH = 108
 
-const HEADER = ['MAC', 'HOSTNAME', 'ROLE', 'STATE', 'TIER', 'A/B', 'IMAGE', 'CHANNEL', 'BUNDLE', 'SEEN']
+const HEADER: readonly string[] = [
+  'MAC',
+  'HOSTNAME',
+  'ROLE',
+  'STATE',
+  'TIER',
+  'A/B',
+  'IMAGE',
+  'CHANNEL',
+  'BUNDLE',
+  'SEEN',
+]
 
 /** What is least missed goes first; the whole of it is in `kateskit machines <machine>`. */
 const CUTS = [
@@ -40,11 +51,25 @@ export function renderMachines(machines: readonly MachineView[], nowMs: number):
     bundleText(machine),
     machine.lastCheckInMs === undefined ? '-' : span(nowMs - machine.lastCheckInMs),
   ])
-  const [header = '', ...lines] = formatFittedTable(HEADER, rows, { width: TABLE_WIDTH, cuts: CUTS })
+  const table = withNodes(machines, rows)
+  const [header = '', ...lines] = formatFittedTable(table.header, table.rows, {
+    width: TABLE_WIDTH,
+    cuts: CUTS,
+  })
   const notes = machines.map((machine) =>
     notesOf(machine, nowMs).map((note) => cut(`    ${note}`, TABLE_WIDTH)),
   )
   return [header, ...lines.flatMap((line, index) => [line, ...(notes[index] ?? [])])]
+}
+
+/** Where there is a cluster, what each is in it stands beside its state. */
+function withNodes(machines: readonly MachineView[], rows: readonly (readonly string[])[]) {
+  if (machines.every(({ node }) => node === undefined)) return { header: HEADER, rows }
+  const at = HEADER.indexOf('STATE') + 1
+  return {
+    header: HEADER.toSpliced(at, 0, 'NODE'),
+    rows: rows.map((row, index) => row.toSpliced(at, 0, machines[index]?.node?.state ?? '-')),
+  }
 }
 
 // `good*/trying`: the star marks the slot it runs from.
@@ -82,6 +107,7 @@ function notesOf(machine: MachineView, nowMs: number): string[] {
   return [
     ...(machine.attempts ?? []).map(describeAttempt),
     ...wantedNote(machine),
+    ...nodeNote(machine),
     ...(state === 'running' && silentMs > SILENT_AFTER_MS ? [`silent for ${span(silentMs)}`] : []),
     ...(rebootReasons.length > 0 ? [`needs a reboot: ${rebootReasons.join('; ')}`] : []),
     ...(drift.length > 0 ? [`drift in ${plural(drift.length, 'file')}: ${drift.join(', ')}`] : []),
@@ -93,6 +119,10 @@ function notesOf(machine: MachineView, nowMs: number): string[] {
     ...(powerwash === undefined ? [] : [`powerwash asked for ${ago(nowMs - powerwash.requestedMs)}`]),
     ...(machine.pin === undefined ? [] : [`pinned to ${machine.pin}`]),
   ]
+}
+
+function nodeNote({ node }: MachineView): string[] {
+  return node?.reason === undefined || node.state === 'ready' ? [] : [`cluster: ${node.reason}`]
 }
 
 /** Where the table has no room for it. */
