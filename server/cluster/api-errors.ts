@@ -8,7 +8,7 @@ export function statusOf(thrown: unknown): number | undefined {
   // client-node: `code` of its ApiException, `statusCode` of what its Watch throws.
   const { code, statusCode } = thrown as { code?: unknown; statusCode?: unknown }
   // A DOMException has a `code` too: 23, for one whose time is over.
-  return [code, statusCode].find((status) => typeof status === 'number' && status >= 100)
+  return [code, statusCode].filter((status) => typeof status === 'number').find((status) => status >= 100)
 }
 
 /** `doing` completes "Cannot …". KitErrors stay as they are. */
