@@ -203,7 +203,7 @@ export class ApiLink {
       ...(isReachable || problem === undefined ? {} : { problem }),
     }
     if (before.isReachable !== isReachable)
-      this.#log.info({ version, problem }, `the cluster ${isReachable ? 'answers' : 'does not answer'}`)
+      this.#log.info({ ...this.#health }, `the cluster ${isReachable ? 'answers' : 'does not answer'}`)
     if (!isDeepStrictEqual(before, this.#health)) this.#hearer.health()
   }
 

@@ -4,7 +4,7 @@ import { dumpYaml, loadYaml } from '@kubernetes/client-node'
 import test from 'ava'
 import fc from 'fast-check'
 
-import { KitError } from '#lib/errors.ts'
+import { type ErrorCode, KitError } from '#lib/errors.ts'
 import type { EtcdMember } from '#machine/cluster-ports.ts'
 import { makeRequest } from '#testing/kube-client.ts'
 import { testTls } from '#testing/tls-fixture.ts'
@@ -166,7 +166,7 @@ test('minorsAround() names a minor and those after it', (t) => {
 test('asKitError() tells an answer from none, and what the cluster said', (t) => {
   const answer = (code: number, body: unknown) => Object.assign(new Error('HTTP-Code'), { code, body })
   const refused = Object.assign(new Error('connect ECONNREFUSED 10.0.0.1:6443'), { code: 'ECONNREFUSED' })
-  const cases: [unknown, string, RegExp][] = [
+  const cases: [unknown, ErrorCode, RegExp][] = [
     [
       answer(404, { message: 'nodes "n1" not found' }),
       'not-found',
