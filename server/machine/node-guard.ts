@@ -126,14 +126,15 @@ export class ClusterNodeGuard implements NodeGuard {
       }
       // Who was cordoned by a person stays so afterwards; written down before it is done, so that it is undone.
       const isCordoned = cluster.nodes().find(({ name }) => name === node.name)?.isCordoned === true
-      if (!isCordoned || node.drainedBoot !== undefined) await book.saveNode({ ...node, drainedBoot: boot })
+      const now = book.node(mac) ?? node
+      if (!isCordoned || now.drainedBoot !== undefined) await book.saveNode({ ...now, drainedBoot: boot })
       await cluster.drain(node.name, DRAIN_TIMEOUT_MS)
-      this.#drained.set(mac, boot)
       await events.append({
         kind: 'node-drained',
         mac,
         message: `node ${node.name} is drained for its restart`,
       })
+      this.#drained.set(mac, boot)
       this.#preparations.delete(mac)
     } catch (error) {
       const problem = describeError(error)
@@ -145,10 +146,13 @@ export class ClusterNodeGuard implements NodeGuard {
   async #release(mac: Mac): Promise<void> {
     const { book, cluster, events } = this.#options
     const node = book.node(mac)
-    if (node?.drainedBoot === undefined || this.#preparations.has(mac)) return
+    const preparation = this.#preparations.get(mac)
+    const isUnderWay = preparation !== undefined && preparation.problem === undefined
+    if (node?.drainedBoot === undefined || isUnderWay) return
     this.#drained.delete(mac)
-    const { drainedBoot: _over, ...rest } = node
+    this.#preparations.delete(mac)
     await cluster.setCordon(node.name, false)
+    const { drainedBoot: _over, ...rest } = book.node(mac) ?? node
     await Promise.all([
       book.saveNode(rest),
       events.append({

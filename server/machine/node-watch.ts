@@ -164,12 +164,13 @@ export class NodeWatch implements Service {
   /** It came back from the restart that it was drained for. */
   async #uncordon(node: NodeRecord, seen: ClusterNode): Promise<void> {
     const { book, cluster, roster, events } = this.#options
-    const { drainedBoot, ...rest } = node
+    const { drainedBoot } = node
     if (drainedBoot === undefined || !seen.isReady) return
     const machine = roster.known(node.mac)
     const isUp = machine?.state === 'running' && (machine.checks ?? 'passed') === 'passed'
     if (!isUp || machine.bootId === drainedBoot || book.grantsOf(node.mac).length > 0) return
     await cluster.setCordon(node.name, false)
+    const { drainedBoot: _over, ...rest } = book.node(node.mac) ?? node
     await Promise.all([
       book.saveNode(rest),
       events.append({

@@ -31,7 +31,8 @@ export interface ClusterFixtureOptions {
   readonly clock?: TurnedClock
 }
 
-export async function startCluster(t: ExecutionContext, roles: Roles, options: ClusterFixtureOptions = {}) {
+export async function startCluster(t: ExecutionContext, given: Roles, options: ClusterFixtureOptions = {}) {
+  const roles = structuredClone(given)
   const { file = tempFile(t), clock = new TurnedClock() } = options
   const store = await open(t, file)
   const held = holdMachines(roles)
