@@ -205,6 +205,22 @@ paths
 volumes" ]
 }
 
+@test "62-persist keeps the node of a cluster with the containers, where the image has Kubernetes" {
+  # shellcheck disable=SC2016
+  in_namespace 'boot 61-disk-root; mkdir -p "$KIT_NEWROOT/usr/bin"; : >"$KIT_NEWROOT/usr/bin/kubeadm"; boot 62-persist; cd "$KIT_NEWROOT"
+    for kept in etc/kubernetes var/lib/kubelet var/lib/cni; do echo "in $kept" >"$kept/file"; done
+    stat -c "%a %n" etc/kubernetes var/lib/kubelet; cd /; power_off
+    boot 61-disk-root 62-persist; ls -A "$KIT_NEWROOT/etc/kubernetes" 2>/dev/null || true; power_off
+    boot 61-disk-root; mkdir -p "$KIT_NEWROOT/usr/bin"; : >"$KIT_NEWROOT/usr/bin/kubeadm"; boot 62-persist; cd "$KIT_NEWROOT"
+    cat etc/kubernetes/file var/lib/kubelet/file var/lib/cni/file'
+  [ "$status" -eq 0 ]
+  [ "$output" = "700 etc/kubernetes
+700 var/lib/kubelet
+in etc/kubernetes
+in var/lib/kubelet
+in var/lib/cni" ]
+}
+
 @test "62-persist leaves what the bundle brings, keeps whole ssh keys and drops half ones" {
   # shellcheck disable=SC2016
   slot_change() {

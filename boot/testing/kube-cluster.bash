@@ -3,7 +3,7 @@
 # shellcheck shell=bash
 
 set -eE
-trap 'echo "failed: $BASH_COMMAND"; tail -n 12 "$BATS_TEST_TMPDIR/log" "$FOLDER/reports" "$NOTES"/*.log "$KIT_RUN/kubernetes.log" | cut -c 1-300' ERR
+trap 'echo "failed: $BASH_COMMAND"; tail -n 12 "$BATS_TEST_TMPDIR/log" "$FOLDER/reports" "$NOTES/snapshot.log" "$NOTES/kubelet.log" "$KIT_RUN/kubernetes.log" | cut -c 1-300' ERR
 mount --make-rprivate /
 mount -t sysfs sysfs /sys
 mount -t tmpfs tmpfs "$BATS_TEST_TMPDIR/layers"

@@ -6,6 +6,32 @@
 PARTS_SECONDS=1800
 READY_SECONDS=900
 
+# note_absent_addons: what kubeadm would bring although this cluster does without. Noted once: an attempt that was ended may have
+# brought it already.
+note_absent_addons() {
+  local addon answer
+  [ ! -e "$KUBE_ETC/kit-absent" ] || return 0
+  for addon in deployment/coredns daemonset/kube-proxy; do
+    answer="$(kube_of_admin -n kube-system get "$addon" -o name 2>&1)" && continue
+    case "$answer" in
+      *NotFound*) printf '%s\n' "$addon" ;;
+      *)
+        printf '%s\n' "$answer" >>"$KUBE_LOG"
+        return 1
+        ;;
+    esac
+  done >"$KIT_RUN/absent-addons"
+  put_private "$KUBE_ETC/kit-absent" <"$KIT_RUN/absent-addons"
+}
+
+remove_absent_addons() {
+  local addon
+  while IFS= read -r addon; do
+    kube_of_admin -n kube-system delete "$addon" --ignore-not-found >>"$KUBE_LOG" 2>&1 || return 1
+  done <"$KUBE_ETC/kit-absent"
+  rm -f "$KUBE_ETC/kit-absent"
+}
+
 # upgrade_node ACTION: upgrade-first or upgrade-node.
 upgrade_node() {
   local version
@@ -20,7 +46,7 @@ upgrade_node() {
     start_runtime || { KUBE_WHY="$(log_tail)" && return 1; }
   fi
   if [ "$1" = upgrade-first ]; then
-    run_kubeadm upgrade apply -y "$version"
+    note_absent_addons && run_kubeadm upgrade apply -y "$version" && remove_absent_addons
   else
     run_kubeadm upgrade node
   fi || { KUBE_WHY="$(log_tail)" && return 1; }
