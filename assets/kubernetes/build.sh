@@ -64,7 +64,8 @@ make() {
   if [ "$fresh" = no ] && is_made "$place" "$key"; then return; fi
   check_kubernetes_host "$source_name"
   take_kubernetes_lock
-  rm -rf -- "$KIT_KUBERNETES_CACHE"/work.*
+  # What an interrupted build left; we hold the lock, so nobody is using it.
+  rm -rf -- "$KIT_KUBERNETES_CACHE"/work.* "$KIT_KUBERNETES_CACHE"/*.new.??????
   if [ "$fresh" = no ] && is_made "$place" "$key"; then return; fi # by the build we waited for
   KIT_WORK=$(mktemp -d "$KIT_KUBERNETES_CACHE/work.XXXXXX")
   mkdir -p "$KIT_WORK/result"/{bin,images}
