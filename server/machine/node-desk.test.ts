@@ -231,6 +231,24 @@ test('the only control plane is restored from the newest snapshot, or from the o
   t.true((await own.store.clusters.cluster())?.isUp)
 })
 
+test('grant() believes a machine that it is a node, when its word of that was lost', async (t) => {
+  const own = await startCluster(t, { 1: CP, 2: WORKER })
+  await foundCluster(own)
+  await own.boot(2, 'b2')
+  await own.ask(2, 'b2')
+  own.cluster.change([nodeOf(1, true), nodeOf(2)])
+  t.is((await own.ask(2, 'b2', { node: 'member', nodeVersion: VERSION })).kind, 'grant')
+  t.is(own.orders.at(-1)?.action, 'start')
+  own.cluster.change()
+  await settled(own, 2)
+  t.is(own.cluster.tokens.size, 0)
+  t.like((await own.store.clusters.nodes())[1], { state: 'joined', hasJoined: true })
+  // And which version it has, after an upgrade.
+  await own.boot(2, 'b3')
+  await own.ask(2, 'b3', { kubernetes: 'v1.33.2', node: 'member', nodeVersion: 'v1.33.2' })
+  t.is((await own.store.clusters.nodes())[1]?.version, 'v1.33.2')
+})
+
 test('saveSnapshot() takes none of a worker, and of no machine that is not of the cluster', async (t) => {
   const own = await startCluster(t, { 1: CP, 2: WORKER })
   await foundCluster(own)

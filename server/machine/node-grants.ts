@@ -1,5 +1,7 @@
 // Handing out what a machine needs for its part in the cluster: everything is written down before it leaves.
 
+import { isDeepStrictEqual } from 'node:util'
+
 import type { Clock } from '#lib/clock.ts'
 import { describeError, KitError } from '#lib/errors.ts'
 import type { Log } from '#lib/log.ts'
@@ -74,7 +76,8 @@ export class NodeGrants {
     await this.#endEarlier(mac, granting)
     if (JOINS.includes(action)) await this.#clearPlace(granting, name)
     const cluster = this.#options.book.cluster() ?? (await this.#found(granting))
-    const node = await this.#recordNode(granting, name)
+    const node =
+      action === 'start' ? await this.#recordStart(granting, name) : await this.#recordNode(granting, name)
     const token = JOINS.includes(action) ? await this.#mint(node) : undefined
     if (action !== 'start') await this.#recordGrant(granting, token)
     await this.#tell(granting)
@@ -132,18 +135,35 @@ export class NodeGrants {
     const { mac } = profile
     const { record } = facts
     const isKept = KEEPS.includes(decision.action)
-    if (decision.action === 'start' && record !== undefined) return record
     const role =
       isKept && record !== undefined ? record.role : facts.role === 'worker' ? 'worker' : 'control-plane'
     const hasJoined = record?.role === role && record.hasJoined
     const node: NodeRecord = {
       ...{ mac, name, role, index: book.indexFor(mac), sinceMs: clock.nowMs() },
-      state: decision.action === 'start' ? 'joined' : 'granted',
+      state: 'granted',
       version: isKept ? (asked.nodeVersion ?? record?.version ?? asked.kubernetes) : asked.kubernetes,
-      ...((hasJoined || decision.action === 'start') && { hasJoined: true }),
+      ...(hasJoined && { hasJoined: true }),
       ...(record?.drainedBoot !== undefined && { drainedBoot: record.drainedBoot }),
     }
     await book.saveNode(node)
+    return node
+  }
+
+  /** It is a node by its own word: what it said of that before may not have been heard. */
+  async #recordStart({ asked, facts, profile }: Granting, name: string): Promise<NodeRecord> {
+    const { book, clock } = this.#options
+    const { mac } = profile
+    const { record } = facts
+    const before: Omit<NodeRecord, 'state' | 'version'> = record ?? {
+      ...{ mac, name, role: facts.role === 'worker' ? ('worker' as const) : ('control-plane' as const) },
+      ...{ index: book.indexFor(mac), sinceMs: clock.nowMs() },
+    }
+    const { reason: _over, ...known } = before
+    const version = asked.nodeVersion ?? record?.version ?? asked.kubernetes
+    const node: NodeRecord = { ...known, state: 'joined', hasJoined: true, version }
+    if (!isDeepStrictEqual(node, record)) await book.saveNode(node)
+    const own = book.grantOf(asked.boot)
+    if (own?.state === 'open') await book.saveGrant({ ...own, state: 'used' })
     return node
   }
 

@@ -135,6 +135,9 @@ export class NodeWatch implements Service {
   async #sweep(): Promise<void> {
     const { book, cluster, log } = this.#options
     if (this.#swept) return
+    const record = book.cluster()
+    // What later minors need, and a cluster that was restored may not have.
+    if (record?.isUp === true && !record.isAdopted) await cluster.ensureBasics()
     const known = book.grants().flatMap(({ tokenId }) => tokenId ?? [])
     const gone = await cluster.sweepTokens(known)
     this.#swept = true
