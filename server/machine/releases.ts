@@ -24,6 +24,7 @@ import type {
   UpdateLock,
 } from './ports.ts'
 import type { ReleaseBook } from './release-book.ts'
+import { withoutImage, wrongStep } from './release-errors.ts'
 import type { Rollouts } from './rollouts.ts'
 import { checkSetting } from './settings.ts'
 
@@ -153,12 +154,12 @@ export class ReleaseDesk implements Releases {
     const { book } = this.#options
     this.#requireName(channel)
     const version = book.channel(channel)?.version
-    if (version === undefined) throw this.#withoutImage(channel)
+    if (version === undefined) throw withoutImage(channel)
     await this.#change(async () => {
       if (this.#isHeldBack(version)) await this.#lift(version, { channel })
     })
     const view = this.#options.rollouts.views().find((rollout) => rollout.channel === channel)
-    if (view === undefined) throw this.#withoutImage(channel)
+    if (view === undefined) throw withoutImage(channel)
     return view
   }
 
@@ -303,10 +304,7 @@ export class ReleaseDesk implements Releases {
   #requireStep(version: string, channel: string): void {
     const { guard, fleet } = this.#options
     const problem = guard.findImageProblem(version, fleet.membersOf(channel))
-    if (problem === undefined) return
-    throw new KitError('conflict', `Cannot promote ${version} to ${channel}: ${problem}`, {
-      fix: 'promote an image with the next minor of Kubernetes first',
-    })
+    if (problem !== undefined) throw wrongStep(`promote ${version} to ${channel}`, problem)
   }
 
   async #removeOldImages(imported: string | undefined): Promise<void> {
@@ -347,12 +345,6 @@ export class ReleaseDesk implements Releases {
     const shown = users.length > 4 ? [...users.slice(0, 3), `${users.length - 3} more`] : users
     throw new KitError('conflict', `Cannot remove image ${version}: ${shown.join(', ')}`, {
       fix: 'promote another image, unpin, and let the machines be updated first',
-    })
-  }
-
-  #withoutImage(channel: string): KitError {
-    return new KitError('not-found', `Cannot find a rollout of ${channel}: the channel points at no image`, {
-      fix: `kateskit channel promote <version> ${channel}`,
     })
   }
 }
