@@ -113,7 +113,12 @@ function grantFromRow(row: GrantRow): GrantRecord {
 function rowFromGrant(grant: GrantRecord): GrantRow {
   return {
     ...{ boot: grant.boot, mac: grant.mac, key_sha256: grant.keySha256, action: grant.action },
-    ...{ token_id: grant.tokenId ?? null, snapshot: grant.snapshot ?? null, version: grant.version, issued_ms: grant.issuedMs },
+    ...{
+      token_id: grant.tokenId ?? null,
+      snapshot: grant.snapshot ?? null,
+      version: grant.version,
+      issued_ms: grant.issuedMs,
+    },
     ...{ expires_ms: grant.expiresMs, state: grant.state },
   }
 }
