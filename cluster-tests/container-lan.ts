@@ -33,6 +33,10 @@ export interface ContainerLan extends EventWatch {
 export interface ContainerLanOptions {
   readonly files: ProfileFiles
   readonly environment?: Readonly<Record<string, string>>
+  /** A folder; default: this checkout's own image, built when it is not there, or the one that KATESKIT_TEST_IMAGE names. */
+  readonly image?: string
+  /** For each thing that is waited for. */
+  readonly patienceMs?: number
 }
 
 export const [FIRST, SECOND, THIRD] = parseLabMachines('container,container,container') as [
@@ -55,7 +59,7 @@ export async function startContainerLan(
     profilesFolder: profiles,
     mode: 'server',
     environment: {
-      KATESKIT_IMAGES_IMPORT: await testedImage(),
+      KATESKIT_IMAGES_IMPORT: options.image ?? (await testedImage()),
       KATESKIT_LOG_FORMAT: 'json',
       ...options.environment,
     },
@@ -66,7 +70,7 @@ export async function startContainerLan(
     await network.stop()
   })
   return {
-    ...watchEvents(network.server.client, { timeoutMs: PATIENCE_MS }),
+    ...watchEvents(network.server.client, { timeoutMs: options.patienceMs ?? PATIENCE_MS }),
     network,
     profiles,
     fleet: createFleet(labControlSocket(network.folder)),

@@ -14,7 +14,7 @@ export interface Person {
   failsTo(...args: readonly string[]): Promise<string>
 }
 
-export function personAt({ network: { folder }, profiles }: TestLan): Person {
+export function personAt({ network: { folder }, profiles }: Pick<TestLan, 'network' | 'profiles'>): Person {
   const run = (args: readonly string[]): Promise<CommandResult> =>
     runCommand(join(PROJECT, 'bin/kateskit'), args, {
       env: {

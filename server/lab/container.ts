@@ -45,6 +45,9 @@ export interface Container {
 
 const LIBRARY = fileURLToPath(new URL('./container', import.meta.url))
 
+/** Of setting cluster/kubeadm-patch: what Kubernetes needs to be told where it may not change the kernel's settings. */
+export const CONTAINER_KUBEADM_PATCH = join(LIBRARY, 'kubeadm-patch.json')
+
 /** systemd-nspawn(1), EXIT STATUS: the machine wants to be started again. */
 const RESTART = 'exit code 133'
 

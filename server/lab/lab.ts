@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
 
-import { type Container, containerDisk } from './container.ts'
+import { CONTAINER_KUBEADM_PATCH, type Container, containerDisk } from './container.ts'
 import { checkPort, createForwarder, type Forwarder } from './forwarder.ts'
 import type { AnyLabMachine } from './lab-machines.ts'
 import { type LabNetwork, type LabNetworkOptions, labControlSocket, startLabNetwork } from './lab-network.ts'
@@ -51,7 +51,7 @@ export async function checkLab({ folder, port }: Pick<LabOptions, 'folder' | 'po
 /** When it throws, nothing is left running. */
 export async function startLab(options: LabOptions): Promise<Lab> {
   await refuseSecondLab(options.folder)
-  const network = await startLabNetwork(options)
+  const network = await startLabNetwork({ ...options, environment: environmentFor(options) })
   const forwarder = createForwarder({ port: options.port, socketPath: network.extraSocket })
   try {
     await forwarder.start()
@@ -103,6 +103,12 @@ async function switchOn(network: LabNetwork, forwarder: Forwarder, options: LabO
       }
     },
   }
+}
+
+/** What machines that are containers need the server to tell them, unless a person says otherwise. */
+function environmentFor({ machines, environment }: LabOptions): Readonly<Record<string, string>> {
+  if (!machines.some(({ firmware }) => firmware === 'container')) return { ...environment }
+  return { KATESKIT_CLUSTER_KUBEADM_PATCH: CONTAINER_KUBEADM_PATCH, ...environment }
 }
 
 type SwitchedOn = Pick<Container, 'serial' | 'poweredOnMs'>

@@ -23,4 +23,11 @@ else
   rm -f "$file.$KIT_MAC"
 fi
 mount -t squashfs -o ro,loop "$file" /lab/root || fail "Cannot mount the root image $KIT_IMAGE as squashfs: this host has no loop devices, or no squashfs"
+# Who may not take memory from others (CAP_SYS_RESOURCE) cannot promise a container that it is spared either.
+config=etc/containerd/config.toml
+capabilities="$(sed -n 's/^CapBnd:[[:space:]]*//p' "$KIT_PROC/self/status")"
+if [ -e "/lab/root/$config" ] && [ $(((0x$capabilities >> 24) & 1)) = 0 ]; then
+  mkdir -p "/lab/layer/${config%/*}"
+  sed 's/^\( *\)sandbox_image = .*/&\n\1restrict_oom_score_adj = true/' "/lab/root/$config" >"/lab/layer/$config"
+fi
 mount -t overlay -o "ro,lowerdir=/lab/layer:/lab/root" overlay "$KIT_RUN/image" || fail "Cannot lay the lab's files over the root image"

@@ -16,12 +16,19 @@ run_kubeadm() {
 }
 
 # ignored_errors: of kubeadm's checks before its work. DirAvailable: data that stays. CreateJob: wants a pod within 15 seconds, in a
-# cluster that may have no place for one. ImagePull: it pulls CoreDNS also where that is skipped. And what the overlay file
-# /etc/kit/kubeadm-ignore names, one a line.
+# cluster that may have no place for one. The others, for a cluster without CoreDNS: it pulls that all the same, and wants to know which
+# version there is. And what the overlay file /etc/kit/kubeadm-ignore names, one a line.
 ignored_errors() {
-  local more=''
-  case ",$(grant_value skip-phases)," in *,addon/coredns,*) more=ImagePull ;; esac
-  { printf '%s\n' DirAvailable--var-lib-etcd CreateJob $more && grep -Ex '[A-Za-z0-9._-]+' "$KIT_LIVE/etc/kit/kubeadm-ignore" 2>/dev/null | grep -vix all; } | tr '\n' ',' | sed 's/,$//'
+  {
+    printf '%s\n' DirAvailable--var-lib-etcd CreateJob
+    ! lacks_core_dns || printf '%s\n' ImagePull CoreDNSUnsupportedPlugins CoreDNSMigration
+    grep -Ex '[A-Za-z0-9._-]+' "$KIT_LIVE/etc/kit/kubeadm-ignore" 2>/dev/null | grep -vix all
+  } | tr '\n' ',' | sed 's/,$//'
+}
+
+lacks_core_dns() {
+  case ",$(grant_value skip-phases)," in *,addon/coredns,*) return 0 ;; esac
+  grep -qx deployment/coredns "$KUBE_ETC/kit-absent" 2>/dev/null
 }
 
 # is_unfinished_etcd: its data was begun by a cluster that never was up: nobody has anything in it.
