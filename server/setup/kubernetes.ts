@@ -42,7 +42,7 @@ export function kubernetesEnvironment(choice: KubernetesChoice): Record<string, 
 /** What tests run against: what anybody can build. Machines have it in an image as well. */
 export const TEST_KUBERNETES: KubernetesChoice = {
   source: 'debian-source',
-  version: 'v1.20',
+  version: '1.20',
   cri: 'containerd',
   ociRuntime: 'runc',
 }
