@@ -53,7 +53,8 @@ within_machine() {
     rm "$FOLDER/snapshot" "$NOTES/snapshot.log" "$KIT_RUN/etcd-snapshot-next"
     patiently seen "$NOTES/snapshot.log" "the server has a snapshot"
     becomes "[ ! -e $ETC/kit-snapshot ]"
-    ETCDCTL_API=3 etcdctl snapshot status "$FOLDER/snapshot"
+    cp "$FOLDER/snapshot" "$FOLDER/etcd-snapshot"
+    ETCDCTL_API=3 etcdctl snapshot status "$FOLDER/etcd-snapshot"
     admin -n default create configmap after --from-literal=a=b
 
     echo "=== starts without the server"
@@ -79,7 +80,6 @@ within_machine() {
     restart_machine
     rm -rf "$ETC" /var/lib/kubelet /var/lib/etcd
     mkdir -p "$ETC" /var/lib/kubelet /var/lib/etcd
-    cp "$FOLDER/snapshot" "$FOLDER/etcd-snapshot"
     control_plane_grant restore "snapshot $(sha256_of "$FOLDER/etcd-snapshot") $(stat -c %s "$FOLDER/etcd-snapshot")"
     rm -f "$FOLDER/reports"
     start_kube

@@ -61,7 +61,7 @@ patiently() {
   local left=15
   until "$@" >/dev/null 2>&1; do
     left=$((left - 1))
-    [ "$left" -gt 0 ] || "$@"
+    [ "$left" -gt 0 ] || return 1
     ! grep '"state":"failed"' "$FOLDER/reports" || return 1
   done
 }

@@ -1,9 +1,10 @@
 // A kubelet without containers, for the tests of boot/node: runs what the static pods' manifests say as processes of this machine, starts
-// again what ends or was changed, answers /healthz, and says that its Node is Ready.
+// again what ends or was changed, answers /healthz, and says in the API that its Node is Ready and that these pods run.
 //
 // node kubelet.ts ROOT NAME VERSION LOGS. ROOT is /etc/kubernetes or stands for it. Ends with what it has started on SIGTERM.
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { existsSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -67,6 +68,35 @@ async function register(): Promise<void> {
   ]
   found.status.nodeInfo.kubeletVersion = version
   await kubectl(['replace', '--raw', `/api/v1/nodes/${name}/status`, '-f', '-'], found)
+  const owner = { apiVersion: 'v1', kind: 'Node', name, uid: found.metadata.uid, controller: true }
+  for (const [file, { manifest }] of pods) await mirror(file.replace(/\.yaml$/, ''), manifest, owner)
+}
+
+/** What kubeadm waits for in an upgrade: the pod in the API has the hash of its manifest, and runs. */
+async function mirror(program: string, manifest: string, owner: object): Promise<void> {
+  const podName = `${program}-${name}`
+  const hash = createHash('md5').update(manifest).digest('hex')
+  const known = await kubectl(['-n', 'kube-system', 'get', 'pod', podName, '-o', 'json']).catch(() => '{}')
+  if (JSON.parse(known).metadata?.annotations?.['kubernetes.io/config.hash'] === hash) return
+  const flags = ['--force', '--grace-period=0', '--ignore-not-found']
+  await kubectl(['-n', 'kube-system', 'delete', 'pod', podName, ...flags])
+  const own = [...manifest.matchAll(/^ {4}(?<key>kubeadm\.kubernetes\.io\/[^:]+): (?<value>.*)$/gm)]
+  const annotations = {
+    ...Object.fromEntries(own.map(({ groups }) => [groups?.['key'], groups?.['value']])),
+    'kubernetes.io/config.hash': hash,
+    'kubernetes.io/config.mirror': hash,
+    'kubernetes.io/config.source': 'file',
+  }
+  const labels = { component: program, tier: 'control-plane' }
+  const pod = {
+    ...{ apiVersion: 'v1', kind: 'Pod' },
+    metadata: { name: podName, namespace: 'kube-system', labels, annotations, ownerReferences: [owner] },
+    spec: { nodeName: name, hostNetwork: true, containers: [{ name: program, image: program }] },
+  }
+  const path = '/api/v1/namespaces/kube-system/pods'
+  const made = JSON.parse(await kubectl(['create', '--raw', path, '-f', '-'], pod))
+  made.status = { phase: 'Running', conditions: [{ type: 'Ready', status: 'True' }] }
+  await kubectl(['replace', '--raw', `${path}/${podName}/status`, '-f', '-'], made)
 }
 
 const server = createServer((_request, response) => response.end('ok'))
@@ -77,6 +107,8 @@ process.on('SIGTERM', () => {
 })
 for (;;) {
   look()
-  if (existsSync(`${root}/kubelet.conf`)) await register().catch(() => undefined)
+  if (existsSync(`${root}/kubelet.conf`)) {
+    await register().catch((error: unknown) => process.stderr.write(`${error}\n`))
+  }
   await pause(LOOK_MS)
 }
