@@ -27,6 +27,12 @@ const FOR_ADMINS = [
   'GET /audit',
   'GET /audit/verify',
   'GET /machines/:mac/secrets',
+  'DELETE /machines/:mac',
+  'DELETE /cluster',
+  'POST /cluster/kubeconfig',
+  'POST /cluster/adopt',
+  'GET /etcd/snapshots',
+  'POST /etcd/restore',
 ]
 
 function roleOf({ method, path }: ApiRoute): TokenRole {

@@ -48,6 +48,8 @@ test('each route of the API wants a token, answers with one, and over the contro
     '/tokens': { name: 'x' },
     '/machines/:mac/pair': { code: 'K7M-2QX' },
     '/approvals': { mac: MAC },
+    '/cluster/adopt': { kubeconfig: 'kind: Config' },
+    '/etcd/restore': { sha256: 'ab'.repeat(32) },
   }
   const spare = await store.tokens.make({ name: 'spare', role: 'viewer' })
   for (const { method, path, status = 200 } of API_ROUTES) {
@@ -155,7 +157,7 @@ test('wrong paths, methods, queries and machines are JSON errors with the right 
   const cases: [path: string, method: string, status: number][] = [
     ['/nothing', 'GET', 404],
     ['/machines/52-54-00-12-34-56', 'GET', 404],
-    ['/machines/52-54-00-12-34-56', 'DELETE', 405],
+    ['/machines/52-54-00-12-34-56', 'PUT', 405],
     ['/machines/nonsense', 'GET', 400],
     ['/machines/%zz', 'GET', 400],
     ['/machines/52-54-00-12-34-56/overlay', 'GET', 503],
