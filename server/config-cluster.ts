@@ -5,17 +5,29 @@ import { integer, ipv4Subnet, matching, oneOf, optional } from './config-shapes.
 
 export const CLUSTER_CONFIG = {
   'kubernetes/source': rule({
-    meaning: "where the image's Kubernetes comes from ([image.md](image.md))",
-    expected: 'none, packages, directory or debian-source',
-    shape: oneOf('none', 'packages', 'directory', 'debian-source'),
-    fallback: 'none',
+    meaning:
+      "where the image's Kubernetes comes from ([image.md](image.md)); auto: packages where their repository answers, else none",
+    expected: 'auto, none, packages, directory or debian-source',
+    shape: oneOf('auto', 'none', 'packages', 'directory', 'debian-source'),
+    fallback: 'auto',
   }),
   'kubernetes/version': rule({
-    meaning: 'the minor that is taken from there',
-    expected: 'a minor such as 1.33, or empty',
-    shape: optional(matching(/^\d{1,3}\.\d{1,3}$/)),
+    meaning: 'the minor that is taken from there, or a release of it',
+    expected: 'a minor such as v1.33, a release such as v1.33.4, or empty',
+    shape: optional(matching(/^v?\d{1,3}\.\d{1,3}(?:\.\d{1,3})?$/)),
     fallback: '',
-    fallbackText: 'the newest that the source has',
+    fallbackText: 'of packages the minor in `assets/kubernetes/default-minor`, else what the source has',
+  }),
+  'kubernetes/repository': rule({
+    meaning: 'another repository for the source packages; `{minor}` in it stands for `v1.33`',
+    expected: 'a URL (http:// or https://), an absolute path, or empty',
+    shape: optional(matching(/^(?:https?:\/\/\S+|\/[^\0]*)$/)),
+    fallback: '',
+    fallbackText: "the community's",
+  }),
+  'kubernetes/repository-key': rule({
+    meaning: 'the file of the public key by which that repository is known',
+    ...OPTIONAL_PATH,
   }),
   'kubernetes/directory': rule({
     meaning: 'a folder with the binaries and archives of container images, for the source directory',
@@ -103,5 +115,6 @@ export const CLUSTER_CONFIG = {
   'registry/import': rule({
     meaning: 'a folder of archives of container images that are imported at start',
     ...OPTIONAL_PATH,
+    fallbackText: "those that the image's Kubernetes was built with by `npm start`, if any",
   }),
 } as const

@@ -4,8 +4,11 @@
 # The original, also where a build works on a copy of the image's recipe.
 kubernetes_recipe=$KIT_PROJECT/assets/kubernetes
 
+# `auto` is for who can ask the network, which is no part of what decides about an image: server/setup/kubernetes-source.ts.
 has_kubernetes() {
-  [ "$(kubernetes_source)" != none ]
+  case $(kubernetes_source) in
+    none | auto | '') return 1 ;;
+  esac
 }
 
 # The container runtime and what starts processes for it.

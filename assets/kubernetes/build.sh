@@ -9,7 +9,7 @@ for part in inputs versions apt debian-source oci images packages directory mani
   . "$KIT_KUBERNETES/$part.sh"
 done
 
-usage='usage: build.sh [--source packages|directory|debian-source] [--version-label vX.Y.Z] [--output DIR] [--fresh] [--key | --find]'
+usage='usage: build.sh [--source packages|directory|debian-source] [--version-label vX.Y.Z] [--output DIR] [--fresh] [--key | --find | --repository]'
 source_name=$(kubernetes_source)
 label=
 output=
@@ -26,15 +26,21 @@ while [ $# -gt 0 ]; do
       esac
       shift
       ;;
-    --fresh) fresh=yes ;;  # also when the cache has it: a newer patch release of a minor, a source built again
-    --key) task=key ;;     # prints what the folder in the cache is or would be called
-    --find) task='find' ;; # prints the folder when it is there; status 1 when it is not
+    --fresh) fresh=yes ;;            # also when the cache has it: a newer patch release of a minor, a source built again
+    --key) task=key ;;               # prints what the folder in the cache is or would be called
+    --find) task='find' ;;           # prints the folder when it is there; status 1 when it is not
+    --repository) task=repository ;; # prints where `packages` come from, without asking there
     *) fail "Cannot read the argument '$1'" "$usage" ;;
   esac
   shift
 done
 check_source "$source_name"
 check_label "$source_name" "$label"
+# What nobody has chosen: the one place to change it.
+if [ "$source_name" = packages ] && [ -z "$(setting_in kubernetes version '')" ]; then
+  KATESKIT_KUBERNETES_VERSION=$(<"$KIT_KUBERNETES/default-minor")
+  export KATESKIT_KUBERNETES_VERSION
+fi
 # Apart: who looks for the Kubernetes of this checkout shall not come across one that only says that it is another.
 [ -z "$label" ] || KIT_KUBERNETES_CACHE=$KIT_CACHE/kubernetes-labelled
 
@@ -54,6 +60,7 @@ main() {
   case $task in
     key) echo "$key" ;;
     find) is_made "$place" "$key" || exit 1 ;;
+    repository) package_repository "$(wanted_version)" ;;
     build) make "$key" "$place" ;;
   esac
 }

@@ -15,7 +15,7 @@ export KIT_NODE_PROGRAMS KIT_CONTROL_PLANE_PROGRAMS
 check_source() {
   case $1 in
     packages | directory | debian-source) ;;
-    none) fail 'Cannot build Kubernetes: the setting kubernetes/source is none' 'KATESKIT_KUBERNETES_SOURCE=debian-source, packages or directory' ;;
+    none | auto | '') fail "Cannot build Kubernetes: the setting kubernetes/source is '$1', and only npm start and kateskit choose one" 'KATESKIT_KUBERNETES_SOURCE=debian-source, packages or directory' ;;
     *) fail "Cannot use the Kubernetes source '$1' (setting kubernetes/source)" "say 'packages', 'directory', 'debian-source' or 'none'" ;;
   esac
 }

@@ -45,17 +45,30 @@ fails_with() {
 }
 
 @test "build.sh refuses what it cannot do, and names what mends it" {
-  fails_with "kubernetes/source is none"
+  fails_with "kubernetes/source is 'none'"
+  KATESKIT_KUBERNETES_SOURCE=auto fails_with "kubernetes/source is 'auto'"
   fails_with "Cannot use the Kubernetes source 'snap'" --source snap
   fails_with "Cannot read the argument '--else'" --else
   fails_with "Cannot label Kubernetes from packages" --source packages --version-label v1.19.16
   fails_with "Cannot label Kubernetes '1.19'" --source debian-source --version-label 1.19
-  fails_with 'kubernetes/version is empty' --source packages
   KATESKIT_KUBERNETES_VERSION=latest fails_with "Cannot use the Kubernetes 'vlatest'" --source packages
   KATESKIT_KUBERNETES_VERSION=v1.33 KATESKIT_KUBERNETES_REPOSITORY=http://127.0.0.1:1/x fails_with 'nothing says whose signature counts' --source packages
   fails_with 'kubernetes/directory is empty' --source directory
   KATESKIT_KUBERNETES_DIRECTORY=/nowhere fails_with 'there is no such folder' --source directory
   KATESKIT_KUBERNETES_VERSION=v1.33 fails_with 'Cannot take Kubernetes v1.20.2: the setting kubernetes/version asks for v1.33' --source debian-source
+}
+
+@test "packages without a version are of the minor that default-minor names" {
+  minor=$(<"$recipe/default-minor")
+  [[ $minor =~ ^v1\.[0-9]+$ ]]
+  [[ $("$recipe/build.sh" --source packages --key) == "$minor"-* ]]
+  [[ $("$recipe/build.sh" --source packages --repository) == */"$minor"/deb/ ]]
+  mkdir "$BATS_TEST_TMPDIR/mirror"
+  echo key >"$BATS_TEST_TMPDIR/key.asc"
+  export KATESKIT_KUBERNETES_VERSION=1.33 KATESKIT_KUBERNETES_REPOSITORY=$BATS_TEST_TMPDIR/mirror KATESKIT_KUBERNETES_REPOSITORY_KEY=$BATS_TEST_TMPDIR/key.asc
+  [ "$("$recipe/build.sh" --source packages --repository)" = "copy:$BATS_TEST_TMPDIR/mirror/" ]
+  export KATESKIT_KUBERNETES_REPOSITORY='http://127.0.0.1:1/{minor}'
+  [ "$("$recipe/build.sh" --source packages --repository)" = http://127.0.0.1:1/v1.33/ ]
 }
 
 @test "the key names the version, and is another one for another label, minor, repository or content" {
