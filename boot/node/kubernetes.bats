@@ -128,7 +128,7 @@ v1.20.2 at 10.244.3.0/24 k8s.gcr.io/pause:3.2' ] || { echo "$output" && return 1
   rm -f "$KIT_RUN/target" "$KIT_RUN/node-started" "$KIT_RUN/node-check" "$NOTES/commands"
   start_kube
   checks 'passed the node is Ready'
-  grep -qx 'systemctl start kubelet.service' "$NOTES/commands"
+  seen "$NOTES/commands" '^systemctl start kubelet.service$'
   ! grep -q '^kubeadm' "$NOTES/commands"
   [ "$(asked_for_grants)" = 1 ]
 }
