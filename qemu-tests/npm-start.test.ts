@@ -73,7 +73,7 @@ function npmStart(args: readonly string[], mark: string): Promise<Ended> {
   const [name = '', value] = mark.split('=')
   const child = spawn('npm', ['start', '--silent', '--', ...args], {
     cwd: PROJECT,
-    env: { ...process.env, [name]: value },
+    env: { ...process.env, [name]: value, KATESKIT_KUBERNETES_SOURCE: 'none' },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let output = ''

@@ -123,8 +123,8 @@ export async function scratchFolder(t: Surroundings): Promise<string> {
 }
 
 /** The folder of the image under test: this checkout's own, built when it is not there. */
-export function imageFolder(kubernetes?: KubernetesChoice): Promise<string> {
-  return ensureBaseImage({ ...recipeSurroundings(), ...(kubernetes && { kubernetes }) })
+export function imageFolder(kubernetes: KubernetesChoice = { source: 'none' }): Promise<string> {
+  return ensureBaseImage({ ...recipeSurroundings(), kubernetes })
 }
 
 export function recipeSurroundings(): RecipeSurroundings {

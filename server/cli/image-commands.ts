@@ -4,19 +4,23 @@ import { resolve } from 'node:path'
 
 import type { Command } from 'commander'
 
+import { loadConfig } from '#config'
 import { systemClock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 import type { JsonHttp } from '#lib/json-http.ts'
 import type { ImageView } from '#machine/ports.ts'
 import { installPackages, missingPackages } from '#setup/apt.ts'
 import { buildImage } from '#setup/base-image.ts'
-import { PACKAGES } from '#setup/packages.ts'
+import { prepareKubernetes } from '#setup/kubernetes-source.ts'
+import { imagePackages } from '#setup/packages.ts'
 import { createProgress } from '#setup/progress.ts'
 
 import { type AnswerOptions, JSON_OPTION, type Server, show } from './answers.ts'
 import type { CliIo } from './cli-io.ts'
 import { absoluteSource, followImport } from './follow-import.ts'
+import { importArchive } from './registry-commands.ts'
 import { renderImages } from './render-images.ts'
+import { kubernetesSettings } from './setup-command.ts'
 
 /** Every byte of an image from a slow disk that others use too: a gigabyte takes a minute or two. */
 const VERIFY_TIMEOUT_MS = 3_600_000
@@ -82,13 +86,17 @@ function addBuildCommand(image: Command, io: CliIo, server: Server): void {
       const http = await server() // nobody waits five minutes to hear that there is none
       requireRoot(io)
       const setup = { ...io, progress: createProgress(io.stderr, systemClock) }
-      const missing = await missingPackages(Object.keys(PACKAGES.image))
+      const settings = kubernetesSettings(loadConfig({ env: io.env, cwd: io.projectFolder }), 'serve')
+      const missing = await missingPackages(imagePackages())
       if (missing.length > 0) await installPackages(missing, setup)
+      const { choice, build } = await prepareKubernetes(settings, setup)
       const args = [
         ...(version === undefined ? [] : ['--version', version]),
         ...(add === undefined ? [] : ['--add', resolve(add)]),
       ]
-      const source = await buildImage(args, setup)
+      const source = await buildImage(args, { ...setup, kubernetes: choice })
+      // Before a machine can be given the image that asks for them.
+      for (const { file } of build?.images ?? []) await importArchive(http, io, { source: file })
       await importImage(http, io, { source, ...(channel !== undefined && { channel }) })
     })
 }

@@ -11,6 +11,7 @@ import { cli } from '#testing/cli-fixture.ts'
 import { FakeReleases } from '#testing/fake-releases.ts'
 import { startHttp } from '#testing/http-fixture.ts'
 import { makeFolder, makeImage, openImageStore } from '#testing/image-folder.ts'
+import { oneImage, openRegistry, tempFolder, writeFolder } from '#testing/oci-archive.ts'
 import { serveFolder } from '#testing/web-folder.ts'
 
 import { Interrupted } from './cli-io.ts'
@@ -20,8 +21,9 @@ import { runCommandLine } from './run.ts'
 async function withStore(t: ExecutionContext, signal = new AbortController().signal) {
   const store = await openImageStore(t, { home: makeFolder(t) })
   const releases = new FakeReleases()
-  const { socketFile } = await startHttp(t, { imageStore: store, releases })
-  return { store, releases, ...cli({ KATESKIT_HTTP_CONTROL_SOCKET: socketFile }, { signal }) }
+  const registry = await openRegistry(t)
+  const { socketFile } = await startHttp(t, { imageStore: store, releases, registry })
+  return { store, releases, registry, ...cli({ KATESKIT_HTTP_CONTROL_SOCKET: socketFile }, { signal }) }
 }
 
 const viewOf = (version: string, more: Partial<ImageView> = {}): ImageView => ({
@@ -125,24 +127,28 @@ test('renderImages() says who has an image and why it is in quarantine', (t) => 
 /** A checkout whose recipe takes no minutes. */
 function makeCheckout(t: ExecutionContext, image: string): string {
   const project = makeFolder(t)
-  const script = join(project, 'assets/image/build.sh')
-  mkdirSync(dirname(script), { recursive: true })
-  const lines = [
-    '#!/bin/sh',
-    `echo "$@" >"${project}/arguments"`,
+  writeScript(join(project, 'assets/image/build.sh'), [
+    `echo "$@" "$KATESKIT_KUBERNETES_SOURCE" >"${project}/arguments"`,
     'echo "progress 50 half" >&3',
     `echo ${image}`,
-  ]
-  writeFileSync(script, `${lines.join('\n')}\n`)
-  chmodSync(script, 0o755)
+  ])
   return project
+}
+
+function writeScript(file: string, lines: readonly string[]): void {
+  mkdirSync(dirname(file), { recursive: true })
+  writeFileSync(file, `#!/bin/sh\n${lines.join('\n')}\n`)
+  chmodSync(file, 0o755)
 }
 
 test('image build runs the recipe and brings its image in', async (t) => {
   const { store, releases, io, printed } = await withStore(t)
   releases.versions.push(viewOf('1.4.2'))
   const project = makeCheckout(t, makeImage(makeFolder(t), '1.4.2'))
-  const env = { ...io.env, PATH: process.env['PATH'], XDG_CACHE_HOME: join(project, 'cache') }
+  const env = {
+    ...{ ...io.env, PATH: process.env['PATH'], XDG_CACHE_HOME: join(project, 'cache') },
+    KATESKIT_KUBERNETES_SOURCE: 'none',
+  }
   const as = (userId: number) => ({ ...io, env, userId, projectFolder: project })
   const args = ['image', 'build', '--version', '1.4.2', '--add', 'extra', '--channel', 'nightly']
   t.is(await runCommandLine(args, as(1000)), 1)
@@ -151,7 +157,28 @@ test('image build runs the recipe and brings its image in', async (t) => {
   t.is(printed.out, 'Image 1.4.2 is here, and nightly points at it\n')
   t.is(
     readFileSync(join(project, 'arguments'), 'utf8'),
-    `--version 1.4.2 --add ${join(process.cwd(), 'extra')}\n`,
+    `--version 1.4.2 --add ${join(process.cwd(), 'extra')} none\n`,
   )
+  t.deepEqual(store.versions(), ['1.4.2'])
+})
+
+test('image build with Kubernetes brings its container images in first', async (t) => {
+  const { store, registry, io, printed } = await withStore(t)
+  const project = makeCheckout(t, makeImage(makeFolder(t), '1.4.2'))
+  const made = tempFolder(t)
+  const pause = 'registry.k8s.io/pause:3.9'
+  const archive = relative(made, writeFolder(tempFolder(t), oneImage(pause, 'one')))
+  const images = [{ reference: pause, file: archive }]
+  writeFileSync(join(made, 'kubernetes.json'), JSON.stringify({ version: 'v1.33.1', images }))
+  writeScript(join(project, 'assets/kubernetes/build.sh'), [`echo ${made}`])
+  const env = {
+    ...{ ...io.env, PATH: process.env['PATH'], XDG_CACHE_HOME: join(project, 'cache') },
+    ...{ KATESKIT_KUBERNETES_SOURCE: 'directory', KATESKIT_KUBERNETES_DIRECTORY: made },
+  }
+  const as = { ...io, env, userId: 0, projectFolder: project }
+  t.is(await runCommandLine(['image', 'build'], as), 0, printed.err)
+  t.is(printed.out, `${pause} is here\nImage 1.4.2 is here\n`)
+  t.is(readFileSync(join(project, 'arguments'), 'utf8'), 'directory\n')
+  t.deepEqual(registry.names(), [pause])
   t.deepEqual(store.versions(), ['1.4.2'])
 })

@@ -1,20 +1,23 @@
 // `kateskit lab`, which is `npm start` without a LAN: set up, switch the machines on, show them, tidy up.
 
 import { mkdir } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
+import { join, relative, resolve } from 'node:path'
 
-import { loadConfig } from '#config'
+import { type Config, loadConfig } from '#config'
 import { probeKvm } from '#lab/kvm.ts'
 import { checkLab, type Lab, startLab } from '#lab/lab.ts'
 import { parseLabMachines } from '#lab/lab-machines.ts'
 import type { Accelerator } from '#lab/qemu.ts'
 import { KitError } from '#lib/errors.ts'
 import { cacheFolder } from '#setup/base-image.ts'
+import type { KubernetesBuild } from '#setup/kubernetes.ts'
+import type { Prepared } from '#setup/setup.ts'
 
 import { type CliIo, untilAborted } from './cli-io.ts'
 import { labFolder } from './connect.ts'
 import { createLabDisplay, type LabDisplay } from './lab-display.ts'
-import { imageToImport, prepareFor } from './setup-command.ts'
+import { removeLabKubectl, writeLabKubectl } from './lab-kubectl.ts'
+import { importsOf, prepareFor } from './setup-command.ts'
 
 export interface LabCommandOptions {
   readonly machines: string
@@ -39,24 +42,46 @@ export async function runLab(io: CliIo, options: LabCommandOptions): Promise<voi
       ? values['http/port']
       : readNumber('--port', options.port, { min: 0, max: 65_535 })
   const folder = options.state === undefined ? labFolder(io.projectFolder) : resolve(options.state)
-  const image = await prepareFor(io, 'lab', () => checkLab({ folder, port }))
-  const accelerator = await chooseAccelerator(io, options.accel)
+  const prepared = await prepareFor(io, 'lab', { config, preflight: () => checkLab({ folder, port }) })
+  const kubernetes = kubernetesOf(config, prepared)
+  const hasVirtual = machines.some(({ firmware }) => firmware !== 'container')
+  const accelerator = hasVirtual ? await chooseAccelerator(io, options.accel) : 'tcg'
   await mkdir(folder, { recursive: true })
   io.signal.throwIfAborted()
   io.stderr.write('Starting the lab: a virtual LAN, the server, and its machines …\n')
   const lab = await startLab({
     ...{ folder, machines, memoryMiB, accelerator, port },
     ...{ mode: 'server', profilesFolder: values['profiles/directory'] },
-    environment: { KATESKIT_IMAGES_IMPORT: imageToImport(config, image) },
+    environment: serverSettings(config, prepared),
+    hasKubernetes: kubernetes !== undefined,
   })
   const display = createLabDisplay(io, lab, { json: options.json === true })
   try {
-    await (options.until === 'ready' ? awaitReady(io, { lab, display, timeoutMs }) : attend(io, lab, display))
+    await (options.until === 'ready'
+      ? awaitReady(io, { lab, display, timeoutMs })
+      : attend(io, { lab, display, kubernetes }))
   } finally {
     display.stop()
     io.stderr.write('Stopping the lab …\n')
+    await removeLabKubectl(folder)
     await lab.stop()
   }
+}
+
+/** What of a person's settings counts in the lab: what machines are made of. */
+function serverSettings(config: Config, prepared: Prepared): Readonly<Record<string, string>> {
+  const imports = importsOf(config, prepared)
+  return {
+    KATESKIT_IMAGES_IMPORT: imports['images/import'],
+    KATESKIT_REGISTRY_IMPORT: imports['registry/import'],
+    KATESKIT_KUBERNETES_SOURCE: config.values['kubernetes/source'],
+    KATESKIT_KUBERNETES_CRI: config.values['kubernetes/cri'],
+  }
+}
+
+/** Undefined too where nobody can say what is in the image. */
+function kubernetesOf(config: Config, prepared: Prepared): KubernetesBuild | undefined {
+  return importsOf(config, prepared)['images/import'] === prepared.image ? prepared.kubernetes : undefined
 }
 
 async function awaitReady(
@@ -78,9 +103,17 @@ async function awaitReady(
 }
 
 /** A Ctrl-C is the normal end of a lab. */
-async function attend(io: CliIo, lab: Lab, display: LabDisplay): Promise<void> {
+async function attend(
+  io: CliIo,
+  { lab, display, kubernetes }: { lab: Lab; display: LabDisplay; kubernetes: KubernetesBuild | undefined },
+): Promise<void> {
   const arrived = lab.watch.allReady(io.signal).then(
-    () => display.arrived(),
+    async () => {
+      const hasCluster = lab.watch.statuses().some(({ view }) => view?.node !== undefined)
+      const kubectl =
+        hasCluster && kubernetes !== undefined ? await writeLabKubectl(lab.network, kubernetes) : undefined
+      display.arrived(kubectl && relative(io.projectFolder, kubectl))
+    },
     (error: unknown) => {
       if (!io.signal.aborted) throw error
     },

@@ -8,8 +8,8 @@ import type { Mac } from '#lib/mac.ts'
 import { type CliIo, type CliOutput, printJson, printLines } from './cli-io.ts'
 
 export interface LabDisplay {
-  /** Every machine has arrived; what to try next. */
-  arrived(): void
+  /** Every machine has arrived; what to try next, with the kubectl of their cluster if they are one. */
+  arrived(kubectl?: string): void
   /** With `--until`: the last word on every machine. */
   result(outcome: { readonly ready: boolean }): void
   stop(): void
@@ -44,8 +44,8 @@ function createTableDisplay(output: CliOutput, lab: Lab): LabDisplay {
   }
   draw()
   return {
-    arrived() {
-      below = ['', ...whatToTry(lab)]
+    arrived(kubectl) {
+      below = ['', ...whatToTry(lab, kubectl)]
       draw()
     },
     result() {
@@ -60,7 +60,7 @@ function createTableDisplay(output: CliOutput, lab: Lab): LabDisplay {
 function createLineDisplay(output: CliOutput, lab: Lab): LabDisplay {
   const forget = onPhaseChange(lab, (status) => output.write(`${statusLine(status)}\n`))
   return {
-    arrived: () => printLines(output, ['', ...whatToTry(lab)]),
+    arrived: (kubectl) => printLines(output, ['', ...whatToTry(lab, kubectl)]),
     result: () => printLines(output, ['', ...resultLines(lab)]),
     stop: forget,
   }
@@ -91,7 +91,7 @@ function onPhaseChange(lab: Lab, tell: (status: MachineStatus) => void): () => v
   const told = new Map<string, string>()
   return lab.watch.onChange(() => {
     for (const status of lab.watch.statuses()) {
-      const now = `${status.progress.phase} ${isReady(status)} ${status.progress.reason}`
+      const now = `${status.progress.phase} ${isReady(status)} ${status.progress.reason} ${status.view?.node?.state}`
       if (told.get(status.machine.mac) === now) continue
       told.set(status.machine.mac, now)
       tell(status)
@@ -109,10 +109,16 @@ function resultLines(lab: Lab): readonly string[] {
 }
 
 /** Every line fits 80 columns. */
-function whatToTry(lab: Lab): readonly string[] {
+function whatToTry(lab: Lab, kubectl: string | undefined): readonly string[] {
   const { name, mac } = lab.watch.statuses()[0]?.machine ?? { name: '<name>', mac: '<mac>' as Mac }
   const commands = [
     ['./bin/kateskit machines', 'who is there'],
+    ...(kubectl === undefined
+      ? []
+      : ([
+          ['./bin/kateskit cluster', 'what they are together'],
+          [`${kubectl} get nodes`, 'the cluster itself'],
+        ] as const)),
     [`./bin/kateskit overlay explain ${mac}`, 'its files, by layer'],
     [`./bin/kateskit config explain ${mac}`, 'its settings, by file'],
     [`./bin/kateskit console ${name}`, 'Ctrl-] leaves it'],

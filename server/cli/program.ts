@@ -19,7 +19,7 @@ import { addQueryCommands } from './query-commands.ts'
 import { addRegistryCommands } from './registry-commands.ts'
 import { addReleaseCommands } from './release-commands.ts'
 import { addSecretCommands } from './secret-commands.ts'
-import { runServe, type ServeCommandOptions } from './serve-command.ts'
+import { loadServeConfig, runServe, type ServeCommandOptions } from './serve-command.ts'
 import { prepareFor } from './setup-command.ts'
 import { runStart } from './start-command.ts'
 import { VERSION } from './version.ts'
@@ -81,7 +81,9 @@ function addStartCommands(program: Command, io: CliIo): void {
     .description('install what a purpose needs, and build the base image where it does')
     .addOption(new Option('--for <purpose>', 'what for').choices(Object.keys(PURPOSES)).makeOptionMandatory())
     .action(async (options: { for: Purpose }) => {
-      await prepareFor(io, options.for)
+      // Tests have nothing to do with what a person has set.
+      const isForPeople = options.for === 'lab' || options.for === 'serve'
+      await prepareFor(io, options.for, isForPeople ? { config: loadServeConfig(io, {}) } : {})
     })
 }
 

@@ -57,7 +57,8 @@ export function addRegistryCommands(program: Command, io: CliIo, server: Server)
     .action(async (reference: string | undefined) => verify(await server(), io, reference))
 }
 
-async function importArchive(
+/** Says what has come. */
+export async function importArchive(
   http: JsonHttp,
   io: CliIo,
   body: ImportOptions & { readonly source: string },

@@ -13,8 +13,7 @@ export interface ServeCommandOptions {
   readonly interface?: string
   readonly mode?: string
   readonly port?: string
-  /** Setting images/import. */
-  readonly importImage?: string
+  readonly imports?: Readonly<Record<'images/import' | 'registry/import', string>>
 }
 
 /**
@@ -62,7 +61,7 @@ export function loadServeConfig(io: CliIo, options: ServeCommandOptions): Config
     ...(options.interface !== undefined && { 'dhcp/interface': options.interface }),
     ...(options.mode !== undefined && { 'dhcp/mode': options.mode }),
     ...(options.port !== undefined && { 'http/port': options.port }),
-    ...(options.importImage !== undefined && { 'images/import': options.importImage }),
+    ...options.imports,
   }
   return loadConfig({ env: io.env, cwd: io.projectFolder, overrides })
 }

@@ -6,7 +6,7 @@ import { findServedNetwork } from '../served-network.ts'
 import type { CliIo } from './cli-io.ts'
 import { type LabCommandOptions, runLab } from './lab-command.ts'
 import { loadServeConfig, runServe, type ServeCommandOptions } from './serve-command.ts'
-import { imageToImport, prepareFor } from './setup-command.ts'
+import { importsOf, prepareFor } from './setup-command.ts'
 
 export async function runStart(io: CliIo, options: LabCommandOptions & ServeCommandOptions): Promise<void> {
   const config = loadServeConfig(io, options)
@@ -24,8 +24,9 @@ export async function runStart(io: CliIo, options: LabCommandOptions & ServeComm
       },
     )
   }
-  const image = await prepareFor(io, 'serve', async () => {
-    await findServedNetwork(config)
+  const prepared = await prepareFor(io, 'serve', {
+    config,
+    preflight: async () => void (await findServedNetwork(config)),
   })
-  await runServe(io, { ...options, importImage: imageToImport(config, image) })
+  await runServe(io, { ...options, imports: importsOf(config, prepared) })
 }

@@ -12,7 +12,7 @@ export const KUBERNETES_SOURCES = ['none', 'packages', 'directory', 'debian-sour
 export const CONTAINER_RUNTIMES = ['containerd', 'cri-o'] as const
 export const OCI_RUNTIMES = ['runc', 'crun'] as const
 
-/** The settings kubernetes/…; what is undefined is left to the recipe, which looks for it as the server does. */
+/** Where Kubernetes comes from; what is undefined is left to the recipe, which looks for it as the server does. */
 export interface KubernetesChoice {
   readonly source: (typeof KUBERNETES_SOURCES)[number]
   /** A minor, or a release of it. */
@@ -63,17 +63,35 @@ export interface KubernetesBuild {
   readonly images: readonly { readonly reference: string; readonly file: string }[]
 }
 
+/** Where the archives of its container images lie; undefined when it has none. */
+export function imagesFolder({ folder, images }: KubernetesBuild): string | undefined {
+  return images.length === 0 ? undefined : join(folder, 'images')
+}
+
 /** From nothing on two cores, by source. */
 const ESTIMATE_SECONDS = { 'debian-source': 500, packages: 40, directory: 10, none: 1 } as const
 
+/** Undefined when it is not there; also where its settings are wrong, which making it says. */
+export async function findKubernetes(options: KubernetesOptions): Promise<KubernetesBuild | undefined> {
+  const { script, args, env } = callOf(options)
+  const found = await commandOutput(script, [...args, '--find'], { env }).catch(() => '')
+  return found.trim() === '' ? undefined : readBuild(found.trim())
+}
+
+function callOf({ choice, versionLabel, env, projectFolder }: KubernetesOptions) {
+  return {
+    script: join(projectFolder, 'assets/kubernetes/build.sh'),
+    args: versionLabel === undefined ? [] : ['--version-label', versionLabel],
+    env: { ...env, ...kubernetesEnvironment(choice) },
+  }
+}
+
 /** Makes it when it is not there. Throws KitError with the recipe's own words. */
 export async function ensureKubernetes(options: KubernetesOptions): Promise<KubernetesBuild> {
-  const { choice, versionLabel } = options
-  const env = { ...options.env, ...kubernetesEnvironment(choice) }
-  const script = join(options.projectFolder, 'assets/kubernetes/build.sh')
-  const args = versionLabel === undefined ? [] : ['--version-label', versionLabel]
-  const found = await commandOutput(script, [...args, '--find'], { env }).catch(() => '')
-  if (found.trim() !== '') return readBuild(found.trim())
+  const found = await findKubernetes(options)
+  if (found !== undefined) return found
+  const { choice } = options
+  const { script, args, env } = callOf(options)
   const isBuilt = choice.source === 'debian-source'
   const recipe = {
     ...{ script, args, title: isBuilt ? 'Building Kubernetes' : 'Fetching Kubernetes' },

@@ -1,7 +1,9 @@
 // Every Debian package this project uses on the host, with the reason why, by what it is needed for.
 
-/** `image`: building the base image. `kubernetes`: building Kubernetes for it, or fetching it. `lab`: virtual machines. `serve`: a real LAN. `check`: linters. `peers`: foreign clients and servers in tests. */
-export type PackageGroup = 'image' | 'kubernetes' | 'lab' | 'serve' | 'check' | 'peers'
+import type { KubernetesChoice } from './kubernetes.ts'
+
+/** `image`: building the base image. `kubernetes`: fetching packages of Kubernetes for it. `kubernetesSource`: building it. `lab`: virtual machines. `serve`: a real LAN. `check`: linters. `peers`: foreign clients and servers in tests. */
+export type PackageGroup = 'image' | 'kubernetes' | 'kubernetesSource' | 'lab' | 'serve' | 'check' | 'peers'
 
 export const PACKAGES: Readonly<Record<PackageGroup, Readonly<Record<string, string>>>> = {
   image: {
@@ -14,15 +16,17 @@ export const PACKAGES: Readonly<Record<PackageGroup, Readonly<Record<string, str
     zstd: 'compresses the initrd and the cached Debian tree',
     'xz-utils': 'unpacks kernel modules',
     'util-linux': 'unshare, setpriv, flock: the build leaves nothing behind',
+    curl: 'asks whether the repository of Kubernetes answers, and fetches its key',
   },
   kubernetes: {
+    gpg: 'knows the key of the community repository again',
+  },
+  kubernetesSource: {
     'dpkg-dev': "unpacks Debian's source package of Kubernetes",
     make: 'what its build is written for',
     rsync: 'the same',
     gcc: 'compiles the pause container; Go itself comes with the build',
     'libc6-dev': 'what that is linked with',
-    gpg: 'knows the key of the community repository again',
-    curl: 'fetches that key',
   },
   lab: {
     'qemu-system-x86': 'the virtual machines',
@@ -88,17 +92,32 @@ export const PURPOSES = {
   lab: ['image', 'lab'],
   serve: ['image', 'serve'],
   check: ['check'],
-  fast: ['image', 'kubernetes', 'lab', 'check', 'peers'],
-  test: ['image', 'kubernetes', 'lab', 'check', 'peers'],
+  fast: ['image', 'kubernetes', 'kubernetesSource', 'lab', 'check', 'peers'],
+  test: ['image', 'kubernetes', 'kubernetesSource', 'lab', 'check', 'peers'],
 } as const satisfies Record<string, readonly PackageGroup[]>
-
-const KUBERNETES = ['kubernetes'] as const
 
 export type Purpose = keyof typeof PURPOSES
 
-/** `isKubernetesMade`: the images of this purpose have a Kubernetes that is made here. */
-export function packagesFor(purpose: Purpose, isKubernetesMade = false): readonly string[] {
-  const groups: readonly PackageGroup[] = [...PURPOSES[purpose], ...(isKubernetesMade ? KUBERNETES : [])]
-  const names = groups.flatMap((group) => Object.keys(PACKAGES[group]))
-  return [...new Set(names)].sort()
+export function packagesFor(purpose: Purpose): readonly string[] {
+  return namesOf(PURPOSES[purpose])
+}
+
+export function imagePackages(): readonly string[] {
+  return namesOf(['image'])
+}
+
+/** Beside those of the image that it goes into. */
+export function kubernetesPackages(source: KubernetesChoice['source']): readonly string[] {
+  return namesOf(GROUPS_OF_SOURCE[source])
+}
+
+const GROUPS_OF_SOURCE: Readonly<Record<KubernetesChoice['source'], readonly PackageGroup[]>> = {
+  none: [],
+  packages: ['kubernetes'],
+  directory: [],
+  'debian-source': ['kubernetesSource'],
+}
+
+function namesOf(groups: readonly PackageGroup[]): readonly string[] {
+  return [...new Set(groups.flatMap((group) => Object.keys(PACKAGES[group])))].sort()
 }

@@ -9,7 +9,7 @@ import { KitError } from '#lib/errors.ts'
 
 import { aptError, findMissing, statusPercent } from './apt.ts'
 import { checkSpace, ensureBaseImage } from './base-image.ts'
-import { PACKAGES, PURPOSES, type Purpose, packagesFor } from './packages.ts'
+import { kubernetesPackages, PACKAGES, PURPOSES, type Purpose, packagesFor } from './packages.ts'
 import { createProgress } from './progress.ts'
 import { barLine, duration, progressLine, remainingSeconds, type StepState } from './progress-text.ts'
 import { readProgress, recipeError } from './recipe.ts'
@@ -37,10 +37,13 @@ test('packagesFor() names each package once, sorted, for every purpose', (t) => 
   t.false(packagesFor('serve').some((name) => /qemu|ovmf/.test(name)))
 })
 
-test('packagesFor() names what builds Kubernetes only where it is made here', (t) => {
+test('kubernetesPackages() names what the source needs, and a compiler only where there is something to compile', (t) => {
   t.false(packagesFor('serve').includes('dpkg-dev'))
-  t.true(packagesFor('serve', true).includes('dpkg-dev'))
   t.true(packagesFor('test').includes('dpkg-dev'))
+  t.deepEqual(kubernetesPackages('none'), [])
+  t.deepEqual(kubernetesPackages('directory'), [])
+  t.deepEqual(kubernetesPackages('packages'), ['gpg'])
+  t.true(kubernetesPackages('debian-source').includes('gcc'))
 })
 
 test('PACKAGES gives every package a reason', (t) => {

@@ -4,7 +4,8 @@ import { KitError } from '#lib/errors.ts'
 
 import { installPackages, missingPackages } from './apt.ts'
 import { ensureBaseImage } from './base-image.ts'
-import { ensureKubernetes, type KubernetesChoice, TEST_KUBERNETES } from './kubernetes.ts'
+import { ensureKubernetes, type KubernetesBuild, TEST_KUBERNETES } from './kubernetes.ts'
+import { type KubernetesSettings, prepareKubernetes } from './kubernetes-source.ts'
 import { type Purpose, packagesFor } from './packages.ts'
 import type { Progress } from './progress.ts'
 
@@ -16,8 +17,8 @@ export interface SetupOptions {
   readonly signal: AbortSignal
   /** Effective user id; 0 is root. */
   readonly userId: number
-  /** Of the image of this purpose, where the purpose has one: what the settings say. */
-  readonly kubernetes?: KubernetesChoice
+  /** For the image of `lab` and `serve`; absent: none. Tests have an image without. */
+  readonly kubernetes?: KubernetesSettings
   /** Throws what else is known to be wrong: run when every package is there, before minutes go into the image. */
   readonly preflight?: () => Promise<void>
 }
@@ -35,16 +36,19 @@ const NEEDS_IMAGE: readonly Purpose[] = ['lab', 'serve', 'test']
 
 const TESTS_KUBERNETES: readonly Purpose[] = ['fast', 'test']
 
-/**
- * Changes nothing on a machine that has everything. Resolves with the base image's folder where the purpose needs one.
- * Throws KitError naming the command that helps.
- */
-export async function prepare(options: SetupOptions): Promise<string | undefined> {
-  const { purpose, signal, kubernetes } = options
+export interface Prepared {
+  /** The folder of the base image, where the purpose needs one. */
+  readonly image?: string
+  /** What is in that image. */
+  readonly kubernetes?: KubernetesBuild
+}
+
+/** Changes nothing on a machine that has everything. Throws KitError naming the command that helps. */
+export async function prepare(options: SetupOptions): Promise<Prepared> {
+  const { purpose, signal, kubernetes = { source: 'none' } } = options
   const needsRoot = purpose !== 'check'
   if (needsRoot) requireRoot(options, 'it makes networks, mounts and low ports')
-  const isMade = kubernetes !== undefined && kubernetes.source !== 'none'
-  const missing = await missingPackages(packagesFor(purpose, isMade))
+  const missing = await missingPackages(packagesFor(purpose))
   if (missing.length > 0) {
     requireRoot(options, `these Debian packages are missing: ${missing.join(' ')}`)
     await installPackages(missing, options)
@@ -53,7 +57,10 @@ export async function prepare(options: SetupOptions): Promise<string | undefined
   await options.preflight?.()
   if (TESTS_KUBERNETES.includes(purpose)) await ensureKubernetes({ ...options, choice: TEST_KUBERNETES })
   if (purpose === 'test') await ensureBaseImage({ ...options, kubernetes: TEST_KUBERNETES })
-  return NEEDS_IMAGE.includes(purpose) ? ensureBaseImage(options) : undefined
+  if (!NEEDS_IMAGE.includes(purpose)) return {}
+  const { choice, build } = await prepareKubernetes(kubernetes, options)
+  const image = await ensureBaseImage({ ...options, kubernetes: choice })
+  return { image, ...(build !== undefined && { kubernetes: build }) }
 }
 
 function requireRoot({ userId, purpose }: SetupOptions, why: string): void {
