@@ -29,7 +29,7 @@ export const DEFAULT_MACHINES = 'uefi,bios'
 
 const MAX_MACHINES = 8
 
-/** Where each kind's numbers begin; profiles/machines/ of this repository has the first machine of each kind. */
+/** Where each kind's numbers begin; profiles/machines/ of this repository has the first machine of each kind, and the second container. */
 const FIRST_NUMBER: Readonly<Record<Kind, number>> = { uefi: 0x01, bios: 0x02, container: 0x41 }
 
 /**

@@ -124,7 +124,7 @@ async function prepareFolder(options: LabNetworkOptions): Promise<void> {
 
 /** Of the server, the router and the machines (lab-machines.ts); the folder may have other things in it. */
 const LEFT_BEHIND =
-  /^(state|bundles|images|keys|server\.log|router\.leases|router\.log|container-images|(uefi|bios|container)(-\d)?\.(log|vars\.fd|disk|folders))$/
+  /^(state|bundles|images|keys|registry|server\.log|router\.leases|router\.log|container-images|(uefi|bios|container)(-\d)?\.(log|vars\.fd|disk|folders))$/
 
 function serverEnvironment(options: LabNetworkOptions, extraSocket: string): Record<string, string> {
   const { folder, mode, profilesFolder } = options
@@ -141,6 +141,7 @@ function serverEnvironment(options: LabNetworkOptions, extraSocket: string): Rec
     KATESKIT_BUNDLES_DIRECTORY: join(folder, 'bundles'),
     KATESKIT_IMAGES_DIRECTORY: join(folder, 'images'),
     KATESKIT_KEYS_DIRECTORY: join(folder, 'keys'),
+    KATESKIT_REGISTRY_DIRECTORY: join(folder, 'registry'),
   }
 }
 

@@ -272,6 +272,33 @@ test('statusTable() shows where each machine is', (t) => {
   ])
 })
 
+const NODE = { role: 'worker', state: 'ready' } as const
+const JOINING: readonly [string, Partial<MachineStatus>, RegExp, boolean][] = [
+  ['has not asked for its part', { hasKubernetes: true }, /running, node not in the cluster yet$/, false],
+  [
+    'waits',
+    { view: { ...VIEW, node: { ...NODE, state: 'waiting', reason: 'there is no cluster yet' } } },
+    /running, node waiting: there is no cluster yet$/,
+    false,
+  ],
+  [
+    'is Ready',
+    { hasKubernetes: true, view: { ...VIEW, node: NODE } },
+    /running, node Ready \(worker\)$/,
+    true,
+  ],
+  ['has a role that is none', { hasKubernetes: true, view: { ...VIEW, role: 'router' } }, /running$/, true],
+]
+
+for (const [title, change, text, ready] of JOINING) {
+  test(`statusTable() and statusJson() of a machine whose node ${title}`, (t) => {
+    const status = { ...ARRIVED, ...change }
+    t.regex(statusTable([status], 0)[1] ?? '', text)
+    t.is(statusJson(status)['ready'], ready)
+    t.is(notReadyReason(status) === undefined, ready)
+  })
+}
+
 test('statusTable() says why a machine that is known with another key waits', (t) => {
   const message = 'it came with another key'
   const lastEvent: Event = { id: 1, atMs: 1, kind: 'identity-conflict', mac: MAC, message, data: {} }

@@ -2,6 +2,7 @@
 
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 
 import { KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
@@ -20,6 +21,8 @@ export interface LabOptions extends LabNetworkOptions {
   readonly memoryMiB: number
   /** On 127.0.0.1, for the API; 0 picks a free one. */
   readonly port: number
+  /** The image of the machines has it: they are waited for until their nodes are Ready. */
+  readonly hasKubernetes?: boolean
 }
 
 export interface Lab {
@@ -81,7 +84,8 @@ async function switchOn(network: LabNetwork, forwarder: Forwarder, options: LabO
     switchedOn.set(machine.mac, await powerOn(network, machine, options))
   }
   const poweredOnMs = new Map([...switchedOn].map(([mac, machine]) => [mac, machine.poweredOnMs]))
-  const watch = watchMachines({ client, machines: options.machines, poweredOnMs, afterId })
+  const { machines, hasKubernetes = false } = options
+  const watch = watchMachines({ client, machines, poweredOnMs, afterId, hasKubernetes })
   return {
     network,
     watch,
@@ -105,10 +109,19 @@ async function switchOn(network: LabNetwork, forwarder: Forwarder, options: LabO
   }
 }
 
-/** What machines that are containers need the server to tell them, unless a person says otherwise. */
-function environmentFor({ machines, environment }: LabOptions): Readonly<Record<string, string>> {
-  if (!machines.some(({ firmware }) => firmware === 'container')) return { ...environment }
-  return { KATESKIT_CLUSTER_KUBEADM_PATCH: CONTAINER_KUBEADM_PATCH, ...environment }
+/** Emulated, everything takes ten times as long: nobody is taken for dead because of it. */
+const EMULATED_KUBEADM_PATCH = fileURLToPath(new URL('./emulated-kubeadm-patch.json', import.meta.url))
+
+/** What machines need kubeadm to be told, unless a person says otherwise. */
+function environmentFor({
+  machines,
+  accelerator,
+  environment,
+}: LabOptions): Readonly<Record<string, string>> {
+  const hasContainers = machines.some(({ firmware }) => firmware === 'container')
+  const patch = hasContainers ? CONTAINER_KUBEADM_PATCH : EMULATED_KUBEADM_PATCH
+  if (!hasContainers && accelerator !== 'tcg') return { ...environment }
+  return { KATESKIT_CLUSTER_KUBEADM_PATCH: patch, ...environment }
 }
 
 type SwitchedOn = Pick<Container, 'serial' | 'poweredOnMs'>

@@ -3,7 +3,7 @@
 import { formatTable } from '#lib/text-table.ts'
 
 import { BOOT_PHASES, type MachinePhase, phaseSeconds } from './phases.ts'
-import { isReady, type MachineStatus } from './watch.ts'
+import { hasArrived, isReady, type MachineStatus } from './watch.ts'
 
 const PHASE_TEXT: Readonly<Record<MachinePhase, string>> = {
   firmware: 'firmware looks for a network',
@@ -49,10 +49,21 @@ export function statusLine(status: MachineStatus): string {
 function whereItIs(status: MachineStatus): string {
   const { phase, step, reason, lastEvent } = status.progress
   const text = PHASE_TEXT[phase]
-  if (phase === 'running' && !isReady(status)) return 'running, takes over its bundle'
+  if (phase === 'running') return hasArrived(status) ? runningText(status) : 'running, takes over its bundle'
   if (phase === 'failed' || phase === 'elsewhere') return reason === undefined ? text : `${text}: ${reason}`
   if (phase === 'pairing' && lastEvent?.kind === 'identity-conflict') return `${text}: ${lastEvent.message}`
   return phase === 'image' && step !== undefined ? `${text} (${step})` : text
+}
+
+function runningText(status: MachineStatus): string {
+  const node = status.view?.node
+  if (node?.state === 'ready') return `running, node Ready (${node.role})`
+  return isReady(status) ? PHASE_TEXT.running : `running, ${nodeText(status)}`
+}
+
+function nodeText({ view }: MachineStatus): string {
+  const { state = 'not in the cluster yet', reason } = view?.node ?? {}
+  return `node ${state}${reason === undefined ? '' : `: ${reason}`}`
 }
 
 /** Why a machine is not ready, for `--until ready`; undefined when it is. */
@@ -61,6 +72,7 @@ export function notReadyReason(status: MachineStatus): string | undefined {
   const { progress, view } = status
   if (progress.phase === 'running') {
     if (view?.isInstalled === false) return 'it runs, but from no slot of its disk'
+    if (hasArrived(status)) return `it runs: ${nodeText(status)}`
     return view?.wantedBundle === undefined
       ? 'it runs, but no bundle is wanted for it'
       : `it runs with bundle ${view.bundleDigest ?? 'none'} instead of ${view.wantedBundle}`
@@ -92,6 +104,7 @@ export function statusJson(status: MachineStatus): Readonly<Record<string, unkno
     image: view?.imageVersion,
     slot: view?.slot,
     bundle: view?.bundleDigest,
+    node: view?.node?.state,
     seconds: phaseSeconds(progress),
     ...(reason === undefined ? {} : { reason }),
     ...(progress.failureLog === undefined ? {} : { log: progress.failureLog }),

@@ -14,6 +14,8 @@ export interface MachineStatus {
   readonly progress: BootProgress
   /** What the server says of it; undefined before it was first asked or while it is down. */
   readonly view: MachineView | undefined
+  /** Its image has Kubernetes, so that its role is a part in a cluster. */
+  readonly hasKubernetes?: boolean
 }
 
 export interface Watch {
@@ -33,10 +35,23 @@ export interface WatchOptions {
   readonly poweredOnMs: ReadonlyMap<Mac, number>
   /** Events up to this one belong to earlier boots. */
   readonly afterId: number
+  /** Of all machines; default: false. */
+  readonly hasKubernetes?: boolean
 }
 
-/** A machine is there when it runs, from its slot if its disk is to have one, and has the files it should have. */
+/** A machine is there when it runs as it should, and its node is Ready if it is to be one. */
 export function isReady(status: MachineStatus): boolean {
+  return hasArrived(status) && !isJoining(status)
+}
+
+/** It is to be a node, and is not Ready yet. */
+function isJoining({ hasKubernetes, view }: MachineStatus): boolean {
+  const hasPart = hasKubernetes === true && (view?.role === 'control-plane' || view?.role === 'worker')
+  return (hasPart || view?.node !== undefined) && view?.node?.state !== 'ready'
+}
+
+/** It runs, from its slot if its disk is to have one, and has the files it should have. */
+export function hasArrived(status: MachineStatus): boolean {
   const { machine, view, progress } = status
   return (
     progress.phase === 'running' &&
@@ -79,6 +94,7 @@ export function watchMachines(options: WatchOptions): Watch {
       machine,
       progress: progress.get(machine.mac) ?? powerOn(Date.now()),
       view: views.get(machine.mac),
+      hasKubernetes: options.hasKubernetes ?? false,
     }))
   const onChange = (listener: () => void) => {
     listeners.add(listener)
