@@ -470,6 +470,8 @@ test('renderRollouts() says why one stands still, and what helps', (t) => {
     '    2 machines failed',
     '    kateskit rollout retry stable tries again, once the reason is gone',
   ])
+  const held = { ...ROLLOUT, held: [{ mac: MAC, reason: 'its node is being drained' }] }
+  t.deepEqual(renderRollouts([held]).slice(2), [`    ${MAC} may not restart yet: its node is being drained`])
   const states = ['quarantined', 'paused', 'done'] as const
   t.deepEqual(
     states.map((state) =>

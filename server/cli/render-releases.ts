@@ -85,13 +85,14 @@ export function renderLocks(locks: readonly UpdateLock[], nowMs: number): string
 
 function rolloutNotes(rollout: RolloutView | undefined): string[] {
   if (rollout === undefined) return []
-  const { state, reason, channel } = rollout
+  const { state, reason, channel, held = [] } = rollout
   const help: Partial<Record<RolloutView['state'], string>> = {
     paused: `kateskit rollout resume ${channel} goes on`,
     halted: `kateskit rollout retry ${channel} tries again, once the reason is gone`,
     quarantined: `kateskit rollout retry ${channel} lifts the quarantine; promoting another version leaves it behind`,
   }
-  return [reason, help[state]].filter((note) => note !== undefined).map((note) => `    ${note}`)
+  const waits = held.map((each) => `${each.mac} may not restart yet: ${each.reason}`)
+  return [reason, help[state], ...waits].filter((note) => note !== undefined).map((note) => `    ${note}`)
 }
 
 /** What a powerwash takes and what it leaves (docs/disk.md, "Kept and lost"). */

@@ -275,6 +275,13 @@ export interface RolloutView {
   readonly updating: readonly Mac[]
   readonly waiting: readonly Mac[]
   readonly failed: readonly Mac[]
+  /** Of `updating`: those that may not restart yet because of the cluster. Absent when there are none. */
+  readonly held?: readonly HeldRestart[]
+}
+
+export interface HeldRestart {
+  readonly mac: Mac
+  readonly reason: string
 }
 
 /** An image with what the fleet does with it. */

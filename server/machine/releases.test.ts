@@ -112,6 +112,26 @@ test('findOldImages() leaves what is used, the newest of the others, what is you
   }
 })
 
+test('a rollout names the machines that their cluster keeps from restarting, and why', async (t) => {
+  const before = await fleet(t)
+  const ofNode = { name: 'one', role: 'worker', index: 1, state: 'joined', version: 'v1.33.1' } as const
+  await before.store.clusters.saveNode({ ...ofNode, mac: m1, hasJoined: true, sinceMs: 0 })
+  await before.stop()
+  const { directory, tree, boots } = before
+  const all = { ...(await startRegistry(t, { versions: ['1', '2'], directory, tree })), boots }
+  await all.releases.promote('2', 'stable')
+  t.is((await stateOf(all))?.held, undefined)
+  await stage(all, m1, '2')
+  const { updating, held = [] } = (await stateOf(all)) ?? {}
+  t.deepEqual(updating, [m1])
+  t.deepEqual(
+    held.map(({ mac }) => mac),
+    [m1],
+  )
+  t.regex(held[0]?.reason ?? '', /^the cluster cannot be reached/)
+  t.is(await permitOf(all, m1), '2 stage')
+})
+
 test('images that nobody uses are removed when another comes, and none that somebody needs', async (t) => {
   const all = await fleet(t, { keepImages: 1, named: '6' })
   const { releases, shelf, clock, releaseFollower } = all

@@ -11,7 +11,7 @@ import type { NewEvent } from './event.ts'
 import type { Fleet } from './fleet.ts'
 import { isForeign } from './foreign-locks.ts'
 import type { NodeGuard } from './node-guard.ts'
-import type { EventLog, RolloutView, UpdateLock } from './ports.ts'
+import type { EventLog, HeldRestart, RolloutView, UpdateLock } from './ports.ts'
 import type { ReleaseBook } from './release-book.ts'
 import { decideRollout, type RolloutDecision } from './rollout.ts'
 import type { ImageFailure } from './slot-news.ts'
@@ -39,6 +39,8 @@ export class Rollouts implements Service {
   readonly #options: RolloutsOptions
   readonly #queue = createKeyedQueue<'all'>()
   #permits: ReadonlyMap<Mac, Permit> = new Map()
+  /** Why the cluster keeps machines from restarting that the rollout lets. */
+  readonly #held = new Map<Mac, string>()
   #states = new Map<string, string>()
   #cancelTick = () => {}
   #isStopped = false
@@ -110,7 +112,12 @@ export class Rollouts implements Service {
     return book.channels().flatMap(({ name, version }) => {
       if (version === undefined) return []
       const facts = fleet.rolloutFacts(name)
-      return [toView(name, { version, decision: decideRollout(facts), haltAfter: facts.policy.haltAfter })]
+      const decision = decideRollout(facts)
+      const held = decision.updating.flatMap((mac) => {
+        const reason = this.#held.get(mac)
+        return reason === undefined ? [] : [{ mac, reason }]
+      })
+      return [toView(name, { version, decision, haltAfter: facts.policy.haltAfter, held })]
     })
   }
 
@@ -131,11 +138,15 @@ export class Rollouts implements Service {
   #guard(permits: Map<Mac, Permit>): void {
     const { guard, book } = this.#options
     const restarting = new Set<Mac>()
+    this.#held.clear()
     for (const [mac, permit] of permits) {
       const version = permit.mayReboot ? book.lockOf(mac)?.version : undefined
       if (version === undefined) continue
       restarting.add(mac)
-      if (guard.mayRestart(mac, version).kind === 'no') permits.set(mac, { ...permit, mayReboot: false })
+      const answer = guard.mayRestart(mac, version)
+      if (answer.kind === 'yes') continue
+      permits.set(mac, { ...permit, mayReboot: false })
+      this.#held.set(mac, answer.reason)
     }
     guard.settled(restarting)
   }
@@ -216,12 +227,18 @@ function describePermits(permits: ReadonlyMap<Mac, Permit>): string {
 
 function toView(
   channel: string,
-  { version, decision, haltAfter }: { version: string; decision: RolloutDecision; haltAfter: number },
+  {
+    version,
+    decision,
+    haltAfter,
+    held,
+  }: { version: string; decision: RolloutDecision; haltAfter: number; held: readonly HeldRestart[] },
 ): RolloutView {
   const { state, reason, atOnce, done, updating, waiting, failed } = decision
   return {
     ...{ channel, version, state, atOnce, haltAfter, done, updating, waiting, failed },
     ...(reason !== undefined && { reason }),
+    ...(held.length > 0 && { held }),
   }
 }
 
