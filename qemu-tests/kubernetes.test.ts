@@ -14,6 +14,7 @@ import { machineFiles, writeTree } from './profile-files.ts'
 import { BIOS, imageFolder, recipeSurroundings, scratchFolder, startTestLan, UEFI } from './test-lan.ts'
 
 /** Everything takes ten times as long on emulated cores: nobody is taken for dead because of it. */
+const PATIENCE_MS = 50 * 60_000
 const PATIENCE = {
   ClusterConfiguration: {
     apiServer: { timeoutForControlPlane: '40m0s' },
@@ -33,6 +34,7 @@ test('two machines with blank disks become a cluster', async (t) => {
   await writeTree(folder, { 'patience.json': JSON.stringify(PATIENCE) })
   const lan = await startTestLan(t, {
     mode: 'server',
+    patienceMs: PATIENCE_MS,
     files: {
       ...INSTALLED_FILES,
       // A slot is good when its node is Ready.

@@ -23,7 +23,7 @@ import type { KubernetesChoice } from '#setup/kubernetes.ts'
 import { createProgress } from '#setup/progress.ts'
 import type { RecipeSurroundings } from '#setup/recipe.ts'
 
-import { type EventWatch, watchEvents } from './event-watch.ts'
+import { BOOT_TIMEOUT_MS, type EventWatch, watchEvents } from './event-watch.ts'
 import { createFleet, type Fleet } from './fleet.ts'
 import { makeLogin, runOnMachine } from './login.ts'
 import { copySparse } from './machine-disk.ts'
@@ -54,6 +54,8 @@ export interface PowerOnOptions extends Partial<MachineSpec> {
 /** Machines that the server knows no key of are paired by their consoles, unless `pairing` says otherwise. */
 export interface TestLanOptions extends Pick<LabNetworkOptions, 'mode' | 'environment' | 'pairing'> {
   readonly files: ProfileFiles
+  /** For one event; default: a boot's. */
+  readonly patienceMs?: number
   /** A folder that `keepLan` made: a LAN of before goes on, with its disks and all that its server knew. */
   readonly from?: string
 }
@@ -94,7 +96,7 @@ export async function startTestLan(t: Surroundings, options: TestLanOptions): Pr
   })
   const { works } = await probeKvm({ cacheFile: join(folder, 'kvm.json') })
   return {
-    ...watchEvents(network.server.client),
+    ...watchEvents(network.server.client, { timeoutMs: options.patienceMs ?? BOOT_TIMEOUT_MS }),
     network,
     profiles,
     fleet: createFleet(labControlSocket(network.folder)),
