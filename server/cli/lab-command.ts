@@ -68,6 +68,11 @@ export async function runLab(io: CliIo, options: LabCommandOptions): Promise<voi
   }
 }
 
+function shortPath(from: string, file: string): string {
+  const path = relative(from, file)
+  return path.startsWith('..') ? file : path
+}
+
 /** What of a person's settings counts in the lab: what machines are made of. */
 function serverSettings(config: Config, prepared: Prepared): Readonly<Record<string, string>> {
   const imports = importsOf(config, prepared)
@@ -112,7 +117,7 @@ async function attend(
       const hasCluster = lab.watch.statuses().some(({ view }) => view?.node !== undefined)
       const kubectl =
         hasCluster && kubernetes !== undefined ? await writeLabKubectl(lab.network, kubernetes) : undefined
-      display.arrived(kubectl && relative(io.projectFolder, kubectl))
+      display.arrived(kubectl && shortPath(io.projectFolder, kubectl))
     },
     (error: unknown) => {
       if (!io.signal.aborted) throw error

@@ -43,7 +43,11 @@ export function statusTable(statuses: readonly MachineStatus[], nowMs: number): 
 export function statusLine(status: MachineStatus): string {
   const total = phaseSeconds(status.progress).total
   const seconds = total === undefined ? '' : ` after ${total} s`
-  return `${status.machine.name}: ${whereItIs(status)}${seconds}`
+  const where = whereItIs(status)
+  const text = where.startsWith('running')
+    ? `running${seconds}${where.slice('running'.length)}`
+    : `${where}${seconds}`
+  return `${status.machine.name}: ${text}`
 }
 
 function whereItIs(status: MachineStatus): string {
