@@ -45,6 +45,7 @@ test('two machines with blank disks become a cluster', async (t) => {
       ...machineFiles(BIOS.mac, { role: 'worker\n', ip: '10.77.0.51\n', hostname: 'second\n' }),
     },
     environment: {
+      KATESKIT_KUBERNETES_SOURCE: TEST_KUBERNETES.source,
       KATESKIT_IMAGES_IMPORT: await imageFolder(TEST_KUBERNETES),
       KATESKIT_REGISTRY_IMPORT: dirname(kubernetes.images[0]?.file ?? ''),
       KATESKIT_CLUSTER_KUBEADM_PATCH: join(folder, 'patience.json'),
