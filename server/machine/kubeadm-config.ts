@@ -215,12 +215,17 @@ function apiVersionOf(version: KubernetesVersion): string {
  * one.
  */
 export function skippedPhases({ action, asked }: NodeOrder, settings: ClusterSettings): readonly string[] {
+  const addons = [
+    ...(settings.hasCoreDns === false ? ['addon/coredns'] : []),
+    ...(settings.hasKubeProxy === false ? ['addon/kube-proxy'] : []),
+  ]
+  // It has no such phases, and looks for the images of a control plane all the same.
+  if (action === 'join-control-plane') return addons
   if (action !== 'init' && action !== 'restore') return []
   return [
     'bootstrap-token',
     ...(isAtLeast(parseKubernetesVersion(asked.kubernetes), 22) ? ['show-join-command'] : []),
-    ...(settings.hasCoreDns === false ? ['addon/coredns'] : []),
-    ...(settings.hasKubeProxy === false ? ['addon/kube-proxy'] : []),
+    ...addons,
   ]
 }
 
