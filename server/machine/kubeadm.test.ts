@@ -243,6 +243,9 @@ test('skippedPhases() names what the server does itself, and addons without an i
     'bootstrap-token,addon/coredns,addon/kube-proxy',
   )
   t.is(phases(orderFor('join')), '')
+  const joining = orderFor('join-control-plane')
+  t.is(phases(joining), '')
+  t.is(phases(joining, { hasCoreDns: false }), 'addon/coredns', 'kubeadm looks for its image')
 })
 
 test('a patch is merged by kind, arguments by name in either form, and lists grow', (t) => {
