@@ -9,7 +9,7 @@ import type { Mac } from '#lib/mac.ts'
 
 import { CONTAINER_KUBEADM_PATCH, type Container, containerDisk } from './container.ts'
 import { checkPort, createForwarder, type Forwarder } from './forwarder.ts'
-import type { AnyLabMachine } from './lab-machines.ts'
+import type { AnyLabMachine, LabContainer } from './lab-machines.ts'
 import { type LabNetwork, type LabNetworkOptions, labControlSocket, startLabNetwork } from './lab-network.ts'
 import type { Accelerator } from './qemu.ts'
 import { createServerClient } from './server-client.ts'
@@ -86,6 +86,7 @@ async function switchOn(network: LabNetwork, forwarder: Forwarder, options: LabO
   const poweredOnMs = new Map([...switchedOn].map(([mac, machine]) => [mac, machine.poweredOnMs]))
   const { machines, hasKubernetes = false } = options
   const watch = watchMachines({ client, machines, poweredOnMs, afterId, hasKubernetes })
+  watch.onChange(() => void resetContainers(watch, switchedOn))
   return {
     network,
     watch,
@@ -124,13 +125,35 @@ function environmentFor({
   return { KATESKIT_CLUSTER_KUBEADM_PATCH: patch, ...environment }
 }
 
-type SwitchedOn = Pick<Container, 'serial' | 'poweredOnMs'>
+/** Of a machine; `reset` is there for containers. */
+type SwitchedOn = Pick<Container, 'serial' | 'poweredOnMs'> & {
+  readonly reset?: Container['reset']
+  /** The last event that it was reset for. */
+  resetForId?: number
+}
+
+/** For a powerwash, which takes a netboot: a machine without slots does not restart by itself, and its button is here. */
+async function resetContainers(watch: Watch, switchedOn: ReadonlyMap<Mac, SwitchedOn>): Promise<void> {
+  for (const { machine, progress } of watch.statuses()) {
+    const own = switchedOn.get(machine.mac)
+    const { kind, id } = progress.lastEvent ?? {}
+    const isAsked = kind === 'powerwash-requested' && machine.firmware === 'container'
+    if (!isAsked || own === undefined || own.resetForId === id) continue
+    own.resetForId = id ?? 0
+    await own.reset?.()
+  }
+}
 
 function powerOn(network: LabNetwork, machine: AnyLabMachine, options: LabOptions): Promise<SwitchedOn> {
-  if (machine.firmware === 'container') return network.powerOnContainer(machine)
+  if (machine.firmware === 'container') return powerOnContainer(network, machine)
   const { accelerator, memoryMiB, folder } = options
   const disks = [{ file: diskFile(folder, machine), sizeBytes: DISK_BYTES }]
   return network.powerOn({ ...machine, accelerator, memoryMiB, disks })
+}
+
+async function powerOnContainer(network: LabNetwork, machine: LabContainer): Promise<SwitchedOn> {
+  const { serial, poweredOnMs, reset } = await network.powerOnContainer(machine)
+  return { serial, poweredOnMs, reset }
 }
 
 function diskFile(folder: string, { name }: AnyLabMachine): string {
