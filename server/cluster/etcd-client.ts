@@ -4,8 +4,7 @@ import { request } from 'node:https'
 
 import { describeError, KitError } from '#lib/errors.ts'
 import type { ClientCertificate, EtcdMember } from '#machine/cluster-ports.ts'
-
-import { findRemovalFault } from './quorum.ts'
+import { findRemovalFault } from '#machine/etcd-quorum.ts'
 
 export interface EtcdAccess {
   /** `https://10.0.0.1:2379`, of control planes: any that answers will do. */

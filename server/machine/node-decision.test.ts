@@ -6,8 +6,9 @@ import fc from 'fast-check'
 import { parseMac } from '#lib/mac.ts'
 
 import type { ClusterRecord, EtcdMember, NodeRecord } from './cluster-ports.ts'
+import { quorumOf } from './etcd-quorum.ts'
 import { findKubernetesVersion } from './kubernetes-version.ts'
-import { CONTROL_PLANE_ACTIONS, decideNode, type NodeFacts, quorumOf } from './node-decision.ts'
+import { CONTROL_PLANE_ACTIONS, decideNode, type NodeFacts } from './node-decision.ts'
 
 const mac = parseMac('02:4b:69:74:00:01')
 const other = parseMac('02:4b:69:74:00:02')

@@ -10,6 +10,7 @@ import type {
   NodeRecord,
   NodeRole,
 } from './cluster-ports.ts'
+import { quorumOf } from './etcd-quorum.ts'
 import {
   compareVersions,
   findKubeletSkew,
@@ -240,10 +241,6 @@ function formerMember(etcd: NodeFacts['etcd'], name: string): Former {
     return problem(`etcd would have no quorum: ${rest.length} of ${etcd.length} members are well`)
   }
   return { kind: 'ready', id: own?.id }
-}
-
-export function quorumOf(members: number): number {
-  return Math.floor(members / 2) + 1
 }
 
 /** Why a node may not go on with another version. A patch that is older says nothing: kubelets may be behind. */

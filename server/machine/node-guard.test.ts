@@ -178,12 +178,20 @@ test('removeMachine() takes a worker out of everything, and may be asked again',
   t.true((await own.kinds()).includes('machine-removed'))
 })
 
-test('removeMachine() of a control plane takes its member out, refuses to lose the quorum, and goes on when forced', async (t) => {
+test('removeMachine() of a control plane takes its member out, empties no node that has to stay, and goes on when forced', async (t) => {
   const own = await startCluster(t, { 1: CP })
   await foundCluster(own)
-  own.cluster.failures.set('removeEtcdMember', new KitError('conflict', 'etcd would have no quorum'))
+  own.cluster.calls.length = 0
+  const refusal = new KitError('conflict', 'Cannot take it out of etcd: it is the only member')
+  own.cluster.failures.set('removeEtcdMember', refusal)
   const remove = (force: boolean) => own.clusters.removeMachine(macOf(1), { force, by: 'token lab' })
-  await t.throwsAsync(remove(false), { instanceOf: KitError, code: 'conflict' })
+  const error = await t.throwsAsync(remove(false), { instanceOf: KitError, code: 'conflict' })
+  t.regex(error?.message ?? '', /\(etcd-member\): .*the only member/)
+  t.is(
+    error?.fix,
+    `try again, or kateskit remove ${macOf(1)} --force when the cluster or the machine is gone`,
+  )
+  t.deepEqual(own.cluster.calls, ['etcdMembers'])
   t.is((await own.store.clusters.nodes()).length, 1)
   await remove(true)
   t.is((await own.store.clusters.nodes()).length, 0)

@@ -6,6 +6,7 @@ import type { Mac } from '#lib/mac.ts'
 
 import { hostnameOf } from './boot-plan.ts'
 import type { Cluster } from './cluster-ports.ts'
+import { findRemovalFault } from './etcd-quorum.ts'
 import type { Identities } from './identity-ports.ts'
 import type { NodeBook } from './node-book.ts'
 import type { EventLog, Profiles } from './ports.ts'
@@ -42,10 +43,12 @@ const DRAIN_TIMEOUT_MS = 2 * 60_000
 
 export class NodeRemoval {
   readonly #options: NodeRemovalOptions
+  readonly #check: Step
   readonly #steps: readonly Step[]
 
   constructor(options: NodeRemovalOptions) {
     this.#options = options
+    this.#check = { name: 'etcd-member', isOfCluster: true, run: (removal) => this.#requireQuorum(removal) }
     this.#steps = [
       { name: 'drain', isOfCluster: true, run: (removal) => this.#drain(removal) },
       { name: 'etcd-member', isOfCluster: true, run: (removal) => this.#removeMember(removal) },
@@ -66,6 +69,8 @@ export class NodeRemoval {
     }
     const name = node?.name ?? hostnameOf(mac, profiles.profileFor(mac))
     const removal = { mac, name, force, by }
+    // A node that has to stay is not emptied.
+    if (!force && this.#isOfEtcd(mac)) await this.#step(this.#check, removal)
     // A drain takes minutes, and grants must not wait for it.
     const [drain, ...rest] = this.#steps
     if (drain !== undefined) await this.#step(drain, removal)
@@ -111,6 +116,18 @@ export class NodeRemoval {
     throw new KitError('unavailable', `the cluster cannot be reached: ${problem ?? 'it does not answer'}`)
   }
 
+  async #requireQuorum({ name }: Removal): Promise<undefined> {
+    const members = await this.#options.cluster.etcdMembers()
+    const member = members.find((each) => each.name === name)
+    const fault = member && findRemovalFault(members, member.id)
+    if (fault !== undefined) throw new KitError('conflict', `Cannot take ${name} out of etcd: ${fault}`)
+  }
+
+  #isOfEtcd(mac: Mac): boolean {
+    const { book } = this.#options
+    return book.node(mac)?.role === 'control-plane' && book.cluster()?.isAdopted !== true
+  }
+
   async #drain({ name }: Removal): Promise<string | undefined> {
     const { cluster } = this.#options
     if (!cluster.nodes().some((node) => node.name === name)) return undefined
@@ -119,8 +136,8 @@ export class NodeRemoval {
   }
 
   async #removeMember({ mac, name }: Removal): Promise<string | undefined> {
-    const { cluster, book } = this.#options
-    if (book.node(mac)?.role !== 'control-plane' || book.cluster()?.isAdopted === true) return undefined
+    const { cluster } = this.#options
+    if (!this.#isOfEtcd(mac)) return undefined
     const member = (await cluster.etcdMembers()).find((each) => each.name === name)
     if (member === undefined) return undefined
     await cluster.removeEtcdMember(member.id)

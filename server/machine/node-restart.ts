@@ -1,8 +1,9 @@
 // Whether a node may restart into another image now, and what has to be done for it first. Pure: node-guard.ts carries it out.
 
 import type { EtcdMember, NodeRecord } from './cluster-ports.ts'
+import { quorumOf } from './etcd-quorum.ts'
 import { findKubernetesVersion } from './kubernetes-version.ts'
-import { findBehind, findWrongStep, type NodeFacts, quorumOf } from './node-decision.ts'
+import { findBehind, findWrongStep, type NodeFacts } from './node-decision.ts'
 
 export interface RestartFacts {
   /** Undefined: it is no node of the cluster. */

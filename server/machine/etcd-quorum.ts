@@ -1,6 +1,6 @@
-// Whether a member can be taken out of etcd without stopping it: arithmetic of majorities, without learners.
+// Whether a member can be taken out of etcd without stopping it: arithmetic of majorities, without learners. Pure.
 
-import type { EtcdMember } from '#machine/cluster-ports.ts'
+import type { EtcdMember } from './cluster-ports.ts'
 
 /** Votes that a decision needs among `voters`. */
 export function quorumOf(voters: number): number {
