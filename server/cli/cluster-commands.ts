@@ -19,6 +19,9 @@ interface Agreed {
   readonly yes?: boolean
 }
 
+/** A drain may take two minutes, and the steps after it wait for the cluster, each for itself. */
+const REMOVE_TIMEOUT_MS = 300_000
+
 export function addClusterCommands(program: Command, io: CliIo, server: Server): void {
   const cluster = program.command('cluster').description('the Kubernetes cluster of this server')
   cluster
@@ -103,7 +106,9 @@ function addRemoveCommand(program: Command, io: CliIo, server: Server): void {
         '  its role is taken away, its key counts no more, and what was known of it is forgotten.',
       ]
       if (!(await isAgreed(io, options, lines))) return
-      await http.request('DELETE', `${machinePath(mac)}?force=${options.force === true ? 1 : 0}`)
+      await http.request('DELETE', `${machinePath(mac)}?force=${options.force === true ? 1 : 0}`, undefined, {
+        timeoutMs: REMOVE_TIMEOUT_MS,
+      })
       io.stdout.write(`${mac} is taken out\n`)
     })
 }
