@@ -82,9 +82,11 @@ export async function startClusterLan(t: Surroundings, options: ContainerLanOpti
 }
 
 /** A folder of archives, as a person brings them. */
-async function writeImages(folder: string, { images }: KubernetesBuild): Promise<string> {
+export async function writeImages(folder: string, ...builds: readonly KubernetesBuild[]): Promise<string> {
   await mkdir(folder, { recursive: true })
-  for (const { file } of images) await copyFile(file, join(folder, basename(file)))
+  for (const { version, images } of builds) {
+    for (const { file } of images) await copyFile(file, join(folder, `${version}-${basename(file)}`))
+  }
   await writeWebImage(folder)
   return folder
 }

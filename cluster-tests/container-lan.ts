@@ -39,11 +39,7 @@ export interface ContainerLanOptions {
   readonly patienceMs?: number
 }
 
-export const [FIRST, SECOND, THIRD] = parseLabMachines('container,container,container') as [
-  LabContainer,
-  LabContainer,
-  LabContainer,
-]
+export const [FIRST, SECOND] = parseLabMachines('container,container') as [LabContainer, LabContainer]
 
 /** Ends, with everything in it, when the test ends. */
 export async function startContainerLan(
