@@ -121,11 +121,12 @@ initrd_share() {
   holds b 4
   [ "$(initrd_share 4)" = 100 ]
   again
-  # The list is another initrd's of the same size: the parts make something else, and that is not kept.
-  size="$(stat -c %s "$FOLDER/images/1/initrd.img")"
-  head -n -1 "$FOLDER/images/4/initrd.chunks" >"$FOLDER/images/1/initrd.chunks"
-  rest=$((size - $(awk '{ sum += $1 } END { print sum }' "$FOLDER/images/1/initrd.chunks")))
-  echo "$rest $(printf 'a%.0s' {1..64})" >>"$FOLDER/images/1/initrd.chunks"
+  # By its list the running initrd has a part that it does not have: the parts make something else, and that is not kept.
+  wanted="$(grep -vxFf "$BATS_FILE_TMPDIR/images/1/initrd.chunks" "$FOLDER/images/4/initrd.chunks" | sort -n | head -n 1)"
+  awk -v wanted="$wanted" -v other="$(printf 'a%.0s' {1..64})" '
+    BEGIN { split(wanted, part, " ") }
+    !done && $1 >= part[1] + 0 { print wanted; if ($1 > part[1] + 0) print $1 - part[1], other; done = 1; next }
+    { print }' "$BATS_FILE_TMPDIR/images/1/initrd.chunks" >"$FOLDER/images/1/initrd.chunks"
   update 4
   [ "$status" -eq 0 ]
   holds b 4
