@@ -141,10 +141,11 @@ fake_tools() {
   [ "${lines[-1]}" = '1 passed, 1 failed' ]
 }
 
-@test "test.sh runs the virtual machines too, and is content when all passed" {
+@test "test.sh runs clusters and virtual machines too, and is content when all passed" {
   fake_tools 'echo "ok 1 - a $*"' true true
   run --separate-stderr sh "$project/scripts/test.sh"
   [ "$status" -eq 0 ]
-  [ "${lines[-1]}" = '2 passed, 0 failed' ]
+  [ "${lines[-1]}" = '3 passed, 0 failed' ]
+  [[ $output == *'--config cluster-tests.config.mjs'* ]]
   [[ $output == *'--config qemu-tests.config.mjs'* ]]
 }

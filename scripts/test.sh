@@ -1,6 +1,6 @@
 #!/bin/sh
 # npm test: sets up what tests need, runs everything, and closes with the line "N passed, N failed".
-# --fast leaves the virtual machines out.
+# --fast leaves clusters and virtual machines out.
 # shellcheck shell=dash
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -52,8 +52,10 @@ count() {
 part check sh scripts/check.sh --no-bats
 part shell sh scripts/bats.sh
 part server ava --tap
-part cluster ava --config cluster-tests.config.mjs --serial --tap
-if [ "$purpose" = test ]; then part machines ava --config qemu-tests.config.mjs --serial --tap; fi
+if [ "$purpose" = test ]; then
+  part cluster ava --config cluster-tests.config.mjs --serial --tap
+  part machines ava --config qemu-tests.config.mjs --serial --tap
+fi
 
 printf '\nTimes:%s\n\n' "$durations"
 if [ "$skipped" -gt 0 ]; then skipped=", $skipped skipped"; else skipped=; fi
