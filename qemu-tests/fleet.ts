@@ -4,7 +4,8 @@ import { KitError } from '#lib/errors.ts'
 import { createJsonHttp } from '#lib/json-http.ts'
 import { type Mac, macToPath } from '#lib/mac.ts'
 import { pollUntil } from '#lib/retry.ts'
-import type { ImageView, ImportProgress, PlanView, RolloutView } from '#machine/ports.ts'
+import type { ImportProgress, PlanView } from '#machine/ports.ts'
+import type { ImageView, RolloutView } from '#machine/release-ports.ts'
 
 export interface Fleet {
   /** Resolves with the version when the image is in the store. Throws KitError with the server's own words. */

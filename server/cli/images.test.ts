@@ -6,7 +6,7 @@ import { dirname, join, relative } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 
 import { parseMac } from '#lib/mac.ts'
-import type { ImageView } from '#machine/ports.ts'
+import type { ImageView } from '#machine/release-ports.ts'
 import { cli } from '#testing/cli-fixture.ts'
 import { FakeReleases } from '#testing/fake-releases.ts'
 import { startHttp } from '#testing/http-fixture.ts'

@@ -3,7 +3,8 @@
 import type { Command } from 'commander'
 
 import type { Event } from '#machine/event.ts'
-import type { ExplainedFile, ExplainedValue, Lease, ProfileProblem } from '#machine/ports.ts'
+import type { Lease } from '#machine/lease-ports.ts'
+import type { ExplainedFile, ExplainedValue, ProfileProblem } from '#machine/ports.ts'
 
 import { type AnswerOptions, JSON_OPTION, type Server, show } from './answers.ts'
 import type { CliIo } from './cli-io.ts'

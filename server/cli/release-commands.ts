@@ -4,7 +4,7 @@ import type { Command } from 'commander'
 
 import { KitError } from '#lib/errors.ts'
 import { didYouMean } from '#lib/nearest.ts'
-import type { ChannelView, QuarantineView, RolloutView, UpdateLock } from '#machine/ports.ts'
+import type { ChannelView, QuarantineView, RolloutView, UpdateLock } from '#machine/release-ports.ts'
 
 import { type AnswerOptions, JSON_OPTION, type Server, show } from './answers.ts'
 import type { CliIo } from './cli-io.ts'

@@ -1,7 +1,7 @@
 // The images of the store, as people read them: pure text.
 
 import { formatTable } from '#lib/text-table.ts'
-import type { ImageView } from '#machine/ports.ts'
+import type { ImageView } from '#machine/release-ports.ts'
 
 import { ago } from './time-words.ts'
 

@@ -2,7 +2,8 @@
 
 import { formatTable } from '#lib/text-table.ts'
 import type { PowerwashRequest } from '#machine/machine.ts'
-import type { ChannelView, MachineView, QuarantineView, RolloutView, UpdateLock } from '#machine/ports.ts'
+import type { MachineView } from '#machine/ports.ts'
+import type { ChannelView, QuarantineView, RolloutView, UpdateLock } from '#machine/release-ports.ts'
 
 import { ago } from './time-words.ts'
 

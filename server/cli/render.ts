@@ -2,7 +2,8 @@
 
 import { formatTable } from '#lib/text-table.ts'
 import { EVENT_KINDS, type Event } from '#machine/event.ts'
-import type { ExplainedFile, ExplainedValue, Lease, ProfileProblem } from '#machine/ports.ts'
+import type { Lease } from '#machine/lease-ports.ts'
+import type { ExplainedFile, ExplainedValue, ProfileProblem } from '#machine/ports.ts'
 import type { ExplainedSecrets } from '#machine/secret-ports.ts'
 
 import { ago, span } from './time-words.ts'

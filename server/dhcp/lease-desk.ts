@@ -1,7 +1,7 @@
 // Carries out lease decisions: the pool in memory at once, the store before anybody is told.
 
 import type { Clock } from '#lib/clock.ts'
-import type { Lease, LeaseStore } from '#machine/ports.ts'
+import type { Lease, LeaseStore } from '#machine/lease-ports.ts'
 
 import { decideLease } from './lease-decide.ts'
 import type { LeaseAsk, LeaseDecision } from './lease-types.ts'

@@ -2,7 +2,7 @@
 
 import type { Ipv4 } from '#lib/ipv4.ts'
 import type { Mac } from '#lib/mac.ts'
-import type { Lease } from '#machine/ports.ts'
+import type { Lease } from '#machine/lease-ports.ts'
 
 import type { LeaseClient } from './lease-types.ts'
 

@@ -1,7 +1,7 @@
 // One stretch of the pool: which of its addresses were never leased, and which leases in it ended, without a search per packet.
 
 import { type Ipv4, ipv4FromNumber, ipv4ToNumber } from '#lib/ipv4.ts'
-import type { Lease } from '#machine/ports.ts'
+import type { Lease } from '#machine/lease-ports.ts'
 
 import { ExpiryQueue } from './expiry-queue.ts'
 import type { LeaseIndex } from './lease-index.ts'

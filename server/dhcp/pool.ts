@@ -2,7 +2,7 @@
 
 import { type Ipv4, ipv4ToNumber, subnetBroadcast, subnetHas } from '#lib/ipv4.ts'
 import type { Mac } from '#lib/mac.ts'
-import type { Lease } from '#machine/ports.ts'
+import type { Lease } from '#machine/lease-ports.ts'
 
 import { isHeldBy, LeaseIndex } from './lease-index.ts'
 import { isLapsed, LeaseOffers, type Offer } from './lease-offers.ts'

@@ -9,20 +9,19 @@ import { didYouMean } from '#lib/nearest.ts'
 import type { AuditLog, TokenRole, TokenStore } from '#machine/access-ports.ts'
 import type { Clusters } from '#machine/cluster-ports.ts'
 import type { Identities } from '#machine/identity-ports.ts'
+import type { LeaseStore } from '#machine/lease-ports.ts'
 import type {
   Bundles,
   EventLog,
   ExplainedValue,
   ImageStore,
-  ImageView,
-  LeaseStore,
   MachineViews,
   Powerwashes,
   ProfileProblem,
   Profiles,
-  Releases,
 } from '#machine/ports.ts'
 import type { ContainerRegistry } from '#machine/registry-ports.ts'
+import type { ImageView, Releases } from '#machine/release-ports.ts'
 import type { Secrets, SecretsKey } from '#machine/secret-ports.ts'
 import type { CaView } from '#machine/tls-ports.ts'
 

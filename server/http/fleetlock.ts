@@ -7,7 +7,7 @@ import { z } from 'zod'
 
 import { ERROR_STATUS, type ErrorCode, KitError } from '#lib/errors.ts'
 import type { Log } from '#lib/log.ts'
-import type { Releases } from '#machine/ports.ts'
+import type { Releases } from '#machine/release-ports.ts'
 
 import { closeAfter, type Exchange, requireMethod, sendJson, toKitError } from './exchange.ts'
 import { readBody } from './request-body.ts'

@@ -2,7 +2,8 @@
 
 import type { KitError } from '#lib/errors.ts'
 import type { Log } from '#lib/log.ts'
-import type { ImageStore, ImportProgress, Releases } from '#machine/ports.ts'
+import type { ImageStore, ImportProgress } from '#machine/ports.ts'
+import type { Releases } from '#machine/release-ports.ts'
 
 import { toKitError } from './exchange.ts'
 

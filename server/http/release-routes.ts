@@ -4,7 +4,7 @@ import { z } from 'zod'
 
 import { KitError } from '#lib/errors.ts'
 import { didYouMean } from '#lib/nearest.ts'
-import type { RolloutView } from '#machine/ports.ts'
+import type { RolloutView } from '#machine/release-ports.ts'
 import { findSettingRule } from '#machine/settings.ts'
 
 import {

@@ -8,7 +8,7 @@ import test, { type ExecutionContext } from 'ava'
 import { startChild } from '#lib/child.ts'
 import { createJsonHttp } from '#lib/json-http.ts'
 import { commandOutput, onLines } from '#lib/process.ts'
-import type { ImageView } from '#machine/ports.ts'
+import type { ImageView } from '#machine/release-ports.ts'
 import { makeFolder, makeImage } from '#testing/image-folder.ts'
 
 import { checkLab, type LabOptions, startLab } from './lab.ts'

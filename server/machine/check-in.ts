@@ -5,8 +5,9 @@ import type { ErrorCode } from '#lib/errors.ts'
 import type { NewEvent } from './event.ts'
 import { nextState } from './lifecycle.ts'
 import type { Boot, Machine } from './machine.ts'
-import type { CheckIn, UpdateLock } from './ports.ts'
+import type { CheckIn } from './ports.ts'
 import { memoryAfterBegin } from './powerwash.ts'
+import type { UpdateLock } from './release-ports.ts'
 import { findSlotNews, type ImageFailure } from './slot-news.ts'
 
 export interface CheckInFacts {

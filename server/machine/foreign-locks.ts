@@ -4,8 +4,9 @@ import type { Clock } from '#lib/clock.ts'
 import { KitError } from '#lib/errors.ts'
 
 import type { Fleet } from './fleet.ts'
-import type { EventLog, UpdateLock } from './ports.ts'
+import type { EventLog } from './ports.ts'
 import type { ReleaseBook } from './release-book.ts'
+import type { UpdateLock } from './release-ports.ts'
 import type { Rollouts } from './rollouts.ts'
 
 export interface ForeignLocksOptions {

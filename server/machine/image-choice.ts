@@ -3,7 +3,8 @@
 import type { Mac } from '#lib/mac.ts'
 
 import type { Machine } from './machine.ts'
-import type { Channel, Quarantine, StoredImage, UpdateFailure } from './ports.ts'
+import type { StoredImage } from './ports.ts'
+import type { Channel, Quarantine, UpdateFailure } from './release-ports.ts'
 
 export type ImageChoice =
   | { readonly kind: 'chosen'; readonly image: StoredImage }

@@ -10,7 +10,8 @@ import { type CheckInFacts, decideCheckIn } from './check-in.ts'
 import { CHECK_IN_PHASES, type MachineState, nextState } from './lifecycle.ts'
 import { LOADERS, loaderFor } from './loaders.ts'
 import type { Boot, Machine, Slot, Slots } from './machine.ts'
-import type { CheckIn, UpdateLock } from './ports.ts'
+import type { CheckIn } from './ports.ts'
+import type { UpdateLock } from './release-ports.ts'
 import { checkSetting } from './settings.ts'
 
 const mac = parseMac('02:4b:69:74:00:01')

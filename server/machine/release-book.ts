@@ -2,7 +2,7 @@
 
 import type { Mac } from '#lib/mac.ts'
 
-import type { Channel, Quarantine, ReleaseStore, UpdateFailure, UpdateLock } from './ports.ts'
+import type { Channel, Quarantine, ReleaseStore, UpdateFailure, UpdateLock } from './release-ports.ts'
 
 /**
  * Each change is asked of the store before anything is awaited, so that changes of one turn share a commit, and counts

@@ -12,19 +12,18 @@ import { ForeignLocks } from './foreign-locks.ts'
 import type { Machine } from './machine.ts'
 import type { NodeGuard } from './node-guard.ts'
 import { findOldImages } from './old-images.ts'
+import type { EventLog, ImageStore } from './ports.ts'
+import type { ReleaseBook } from './release-book.ts'
+import { withoutImage, wrongStep } from './release-errors.ts'
 import type {
   Channel,
   ChannelView,
-  EventLog,
-  ImageStore,
   ImageView,
   QuarantineView,
   Releases,
   RolloutView,
   UpdateLock,
-} from './ports.ts'
-import type { ReleaseBook } from './release-book.ts'
-import { withoutImage, wrongStep } from './release-errors.ts'
+} from './release-ports.ts'
 import type { Rollouts } from './rollouts.ts'
 import { checkSetting } from './settings.ts'
 

@@ -8,7 +8,7 @@ import { bad, good, imageOf, ready, trying } from '#testing/registry-fixture.ts'
 
 import { type ChoiceFacts, chooseForNew, chooseForRunning } from './image-choice.ts'
 import type { Machine, Slot } from './machine.ts'
-import type { Channel, Quarantine, UpdateFailure, UpdateLock } from './ports.ts'
+import type { Channel, Quarantine, UpdateFailure, UpdateLock } from './release-ports.ts'
 import { decideRollout, type RolloutFacts, type RolloutMachine } from './rollout.ts'
 import { updatePolicy } from './update-policy.ts'
 import { findUpdateWindow } from './update-window.ts'

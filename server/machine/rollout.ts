@@ -4,7 +4,7 @@
 import type { Mac } from '#lib/mac.ts'
 
 import type { Machine, Slot } from './machine.ts'
-import type { Channel, Quarantine, RolloutState, UpdateFailure, UpdateLock } from './ports.ts'
+import type { Channel, Quarantine, RolloutState, UpdateFailure, UpdateLock } from './release-ports.ts'
 import type { Permit } from './target.ts'
 import type { UpdatePolicy } from './update-policy.ts'
 

@@ -2,7 +2,7 @@
 
 import type { NewEvent } from './event.ts'
 import { type Boot, type Machine, SLOT_NAMES, type Slot } from './machine.ts'
-import type { UpdateLock } from './ports.ts'
+import type { UpdateLock } from './release-ports.ts'
 
 export interface SlotFacts {
   readonly before: Machine

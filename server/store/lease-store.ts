@@ -3,7 +3,7 @@
 import type { Kysely } from 'kysely'
 
 import { ipv4ToNumber } from '#lib/ipv4.ts'
-import type { Lease, LeaseStore } from '#machine/ports.ts'
+import type { Lease, LeaseStore } from '#machine/lease-ports.ts'
 
 import type { GroupCommit } from './group-commit.ts'
 import type { LeaseRow, Schema } from './schema.ts'

@@ -2,7 +2,7 @@
 
 import type { Kysely } from 'kysely'
 
-import type { Channel, Quarantine, ReleaseStore, UpdateFailure, UpdateLock } from '#machine/ports.ts'
+import type { Channel, Quarantine, ReleaseStore, UpdateFailure, UpdateLock } from '#machine/release-ports.ts'
 
 import type { GroupCommit } from './group-commit.ts'
 import type { ChannelRow, FailureRow, LockRow, QuarantineRow, Schema } from './schema.ts'

@@ -8,9 +8,9 @@ import type { TokenRole } from '#machine/access-ports.ts'
 import type { GrantRecord, NodeAction, NodeRecord, NodeRole } from '#machine/cluster-ports.ts'
 import type { EventKind } from '#machine/event.ts'
 import type { Tier } from '#machine/identity.ts'
+import type { Lease } from '#machine/lease-ports.ts'
 import type { MachineState } from '#machine/lifecycle.ts'
 import type { Boot, Checks, Firmware, SlotName } from '#machine/machine.ts'
-import type { Lease } from '#machine/ports.ts'
 
 export interface MachineRow {
   mac: Mac

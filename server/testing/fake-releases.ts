@@ -4,20 +4,22 @@ import { KitError } from '#lib/errors.ts'
 import type { Mac } from '#lib/mac.ts'
 import type { PowerwashRequest } from '#machine/machine.ts'
 import type {
-  ChannelView,
   ImageStore,
-  ImageView,
   ImportProgress,
   MachineView,
   PlanView,
   Powerwashes,
+  SignedManifest,
+  StoredImage,
+} from '#machine/ports.ts'
+import type {
+  ChannelView,
+  ImageView,
   QuarantineView,
   Releases,
   RolloutView,
-  SignedManifest,
-  StoredImage,
   UpdateLock,
-} from '#machine/ports.ts'
+} from '#machine/release-ports.ts'
 
 /** Knows the versions in `versions`; what it was asked is in `calls`, as `[method, …arguments]`. */
 export class FakeReleases implements Releases {

@@ -6,7 +6,7 @@ import { Pool } from '#dhcp/pool.ts'
 import type { Clock } from '#lib/clock.ts'
 import { type Ipv4, parseIpv4, parseSubnet } from '#lib/ipv4.ts'
 import { type Mac, parseMac } from '#lib/mac.ts'
-import type { Lease, LeaseStore } from '#machine/ports.ts'
+import type { Lease, LeaseStore } from '#machine/lease-ports.ts'
 
 export const SERVER = parseIpv4('10.77.0.1')
 export const ROUTER = parseIpv4('10.77.0.2')
