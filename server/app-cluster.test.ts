@@ -2,14 +2,11 @@
 
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { mkdtemp, readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 
-import test, { type ExecutionContext } from 'ava'
+import test from 'ava'
 
-import { systemClock } from '#lib/clock.ts'
-import type { Log } from '#lib/log.ts'
 import { parseMac } from '#lib/mac.ts'
 import type { AuditEntry } from '#machine/access-ports.ts'
 import type { ClusterView } from '#machine/cluster-ports.ts'
@@ -18,13 +15,9 @@ import { codeOf, curl } from '#testing/http-fixture.ts'
 import { type Lan, makeLan } from '#testing/lan.ts'
 import { findSecrets } from '#testing/loot.ts'
 import { enterOwnNetwork } from '#testing/own-network.ts'
-import { makeMachineKeys, TestMachine } from '#testing/test-machine.ts'
+import { api, bootOf, HTTP, makeHome, serve, startMachine, TLS } from '#testing/served-home.ts'
+import { TestMachine } from '#testing/test-machine.ts'
 
-import { createApp } from './app.ts'
-import { loadConfig } from './config.ts'
-
-const HTTP = 'http://10.77.0.1:8080'
-const TLS = 'https://10.77.0.1:8443'
 const [ONE, TWO, OPEN, NONE] = ['01', '02', '03', '04'].map((end) => `02-4b-69-74-00-${end}`) as [
   string,
   string,
@@ -41,78 +34,15 @@ test.before(async () => {
 
 test.after.always(() => lan.stop())
 
-async function makeHome(t: ExecutionContext): Promise<string> {
-  const home = await mkdtemp(join(tmpdir(), 'kit-app-cluster-'))
-  t.teardown(() => rm(home, { recursive: true }))
-  const names = ['vmlinuz', 'initrd.img', 'root.squashfs', 'ipxe/snponly.efi']
-  const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
-  const files = names.map((name) => ({ name, sizeBytes: name.length, sha256: sha256(name) }))
-  const image = { version: '0.1.0', arch: 'amd64', recipeDigest: '0'.repeat(64), sourceDateEpoch: 1, files }
-  const contents = {
-    ...Object.fromEntries(names.map((name) => [`images/0.1.0/${name}`, name])),
-    'images/0.1.0/manifest.json': JSON.stringify(image),
-    'profiles/defaults/boot': 'live\n',
-    'profiles/roles/control-plane/root/etc/motd': 'public\n',
-    'profiles/roles/worker/root/etc/motd': 'public\n',
-    'profiles/roles/router/root/etc/motd': 'public\n',
-    [`profiles/machines/${ONE}/role`]: 'control-plane\n',
-    [`profiles/machines/${TWO}/role`]: 'worker\n',
-    [`profiles/machines/${OPEN}/role`]: 'worker\n',
-    [`profiles/machines/${OPEN}/identity`]: 'mac-only\n',
-    [`profiles/machines/${NONE}/role`]: 'router\n',
-  }
-  for (const [name, content] of Object.entries(contents)) {
-    await mkdir(dirname(join(home, name)), { recursive: true })
-    await writeFile(join(home, name), content)
-  }
-  return home
-}
-
-/** Everything that is logged, as a log file would have it. */
-function recordLog(lines: string[]): Log {
-  const write = (fields: object, message: string) => {
-    const values = Object.entries(fields).map(([name, value]) => [
-      name,
-      value instanceof Error ? `${value.stack} ${value.cause}` : value,
-    ])
-    lines.push(JSON.stringify([message, values]))
-  }
-  return { debug: write, info: write, warn: write, error: write }
-}
-
-async function serve(t: ExecutionContext, home: string, log: string[]) {
-  const overrides = { 'dhcp/interface': 'br0', 'images/import': 'images', 'http/control-socket': 'control' }
-  const config = loadConfig({ cwd: home, env: {}, overrides })
-  const app = await createApp({ config, version: '1.2.3', clock: systemClock, log: recordLog(log) })
-  let stopping: Promise<void> | undefined
-  const stop = () => {
-    stopping ??= app.stop()
-    return stopping
-  }
-  t.teardown(stop)
-  await app.start()
-  return stop
-}
-
-/** As an admin, over the control socket. */
-async function api<Body>(home: string, path: string, ...args: readonly string[]): Promise<Body> {
-  return JSON.parse(await curl(...args, '--unix-socket', join(home, 'control'), `http://kit/api/v1${path}`))
-}
-
-const bootOf = async (mac: string) =>
-  /\bkit\.boot=(\S+)/.exec(await curl(`${HTTP}/boot/${mac}.ipxe?platform=efi&buildarch=x86_64`))?.[1] ?? ''
-
-/** Netbooted, paired unless that is not asked of it, checked in. */
-async function startMachine(home: string, mac: string) {
-  const boot = await bootOf(mac)
-  const ca = await api<{ pem: string; fingerprint: string }>(home, '/ca')
-  const machine = new TestMachine({
-    ...{ tlsUrl: TLS, ca: ca.pem, caFingerprint: ca.fingerprint },
-    ...{ mac: parseMac(mac), keys: await makeMachineKeys() },
-  })
-  await machine.prove((code) => api(home, `/machines/${mac}/pair`, '-d', JSON.stringify({ code })))
-  await machine.say('check-in', { boot, phase: 'starting' })
-  return { machine, boot }
+const PROFILES = {
+  'profiles/roles/control-plane/root/etc/motd': 'public\n',
+  'profiles/roles/worker/root/etc/motd': 'public\n',
+  'profiles/roles/router/root/etc/motd': 'public\n',
+  [`profiles/machines/${ONE}/role`]: 'control-plane\n',
+  [`profiles/machines/${TWO}/role`]: 'worker\n',
+  [`profiles/machines/${OPEN}/role`]: 'worker\n',
+  [`profiles/machines/${OPEN}/identity`]: 'mac-only\n',
+  [`profiles/machines/${NONE}/role`]: 'router\n',
 }
 
 const asking = (boot: string, end: number) => ({
@@ -134,9 +64,9 @@ async function unpack(home: string, text: unknown): Promise<ReadonlyMap<string, 
 }
 
 test.serial('a grant reaches the machine it is for, once, and nobody else', async (t) => {
-  const home = await makeHome(t)
+  const home = await makeHome(t, PROFILES)
   const log: string[] = []
-  const stop = await serve(t, home, log)
+  const { stop } = await serve(t, home, log)
   t.like(await api<ClusterView>(home, '/cluster'), { state: 'none', adopted: false, nodes: [] })
   const { machine: one, boot } = await startMachine(home, ONE)
   const { machine: two, boot: boot2 } = await startMachine(home, TWO)

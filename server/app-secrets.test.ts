@@ -3,15 +3,11 @@
 import { execFile, execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 
-import test, { type ExecutionContext } from 'ava'
-
-import { systemClock } from '#lib/clock.ts'
+import test from 'ava'
 import { KitError } from '#lib/errors.ts'
-import type { Log } from '#lib/log.ts'
 import { parseMac } from '#lib/mac.ts'
 import type { AuditEntry } from '#machine/access-ports.ts'
 import type { Event } from '#machine/event.ts'
@@ -19,14 +15,10 @@ import { codeOf, curl } from '#testing/http-fixture.ts'
 import { type Lan, makeLan } from '#testing/lan.ts'
 import { findSecrets } from '#testing/loot.ts'
 import { enterOwnNetwork } from '#testing/own-network.ts'
-import { makeMachineKeys, TestMachine } from '#testing/test-machine.ts'
-
-import { type App, createApp } from './app.ts'
-import { loadConfig } from './config.ts'
+import { api, bootOf, HTTP, makeHome, serve, startMachine, TLS } from '#testing/served-home.ts'
+import { TestMachine } from '#testing/test-machine.ts'
 
 const run = promisify(execFile)
-const HTTP = 'http://10.77.0.1:8080'
-const TLS = 'https://10.77.0.1:8443'
 const [ONE, TWO] = ['02-4b-69-74-00-01', '02-4b-69-74-00-02'] as const
 const SECRETS = {
   shared: 'planted-shared-Zk3vQ8',
@@ -44,60 +36,10 @@ test.before(async () => {
 
 test.after.always(() => lan.stop())
 
-async function writeFiles(home: string, files: Readonly<Record<string, string>>): Promise<void> {
-  for (const [name, content] of Object.entries(files)) {
-    await mkdir(dirname(join(home, name)), { recursive: true })
-    await writeFile(join(home, name), content)
-  }
-}
-
-async function makeHome(t: ExecutionContext): Promise<string> {
-  const home = await mkdtemp(join(tmpdir(), 'kit-app-secrets-'))
-  t.teardown(() => rm(home, { recursive: true }))
-  const names = ['vmlinuz', 'initrd.img', 'root.squashfs', 'ipxe/snponly.efi']
-  const sha256 = (text: string) => createHash('sha256').update(text).digest('hex')
-  const files = names.map((name) => ({ name, sizeBytes: name.length, sha256: sha256(name) }))
-  const image = { version: '0.1.0', arch: 'amd64', recipeDigest: '0'.repeat(64), sourceDateEpoch: 1, files }
-  await writeFiles(home, Object.fromEntries(names.map((name) => [`images/0.1.0/${name}`, name])))
-  await writeFiles(home, {
-    'images/0.1.0/manifest.json': JSON.stringify(image),
-    'profiles/defaults/boot': 'live\n',
-    'profiles/roles/worker/root/etc/motd': 'public\n',
-    [`profiles/machines/${ONE}/role`]: 'worker\n',
-    [`profiles/machines/${TWO}/role`]: 'worker\n',
-  })
-  return home
-}
-
-/** Everything that is logged, as a log file would have it. */
-function recordLog(lines: string[]): Log {
-  const write = (fields: object, message: string) => {
-    const values = Object.entries(fields).map(([name, value]) => [
-      name,
-      value instanceof Error ? `${value.stack} ${value.cause}` : value,
-    ])
-    lines.push(JSON.stringify([message, values]))
-  }
-  return { debug: write, info: write, warn: write, error: write }
-}
-
-async function serve(t: ExecutionContext, home: string, log: string[] = []): Promise<App> {
-  const overrides = { 'dhcp/interface': 'br0', 'images/import': 'images', 'http/control-socket': 'control' }
-  const config = loadConfig({ cwd: home, env: {}, overrides })
-  const app = await createApp({ config, version: '1.2.3', clock: systemClock, log: recordLog(log) })
-  let stopping: Promise<void> | undefined
-  const stop = () => {
-    stopping ??= app.stop()
-    return stopping
-  }
-  t.teardown(stop)
-  await app.start()
-  return { ...app, stop }
-}
-
-/** As an admin, over the control socket. */
-async function api<Body>(home: string, path: string, ...args: readonly string[]): Promise<Body> {
-  return JSON.parse(await curl(...args, '--unix-socket', join(home, 'control'), `http://kit/api/v1${path}`))
+const PROFILES = {
+  'profiles/roles/worker/root/etc/motd': 'public\n',
+  [`profiles/machines/${ONE}/role`]: 'worker\n',
+  [`profiles/machines/${TWO}/role`]: 'worker\n',
 }
 
 async function sealInto(home: string, files: Readonly<Record<string, string>>): Promise<void> {
@@ -106,22 +48,6 @@ async function sealInto(home: string, files: Readonly<Record<string, string>>): 
     await mkdir(dirname(join(home, name)), { recursive: true })
     execFileSync('age', ['-r', recipient, '-o', join(home, name)], { input: content })
   }
-}
-
-const bootOf = async (mac: string) =>
-  /\bkit\.boot=(\S+)/.exec(await curl(`${HTTP}/boot/${mac}.ipxe?platform=efi&buildarch=x86_64`))?.[1] ?? ''
-
-/** Netbooted, paired, checked in. */
-async function startMachine(home: string, mac: string) {
-  const boot = await bootOf(mac)
-  const ca = await api<{ pem: string; fingerprint: string }>(home, '/ca')
-  const machine = new TestMachine({
-    ...{ tlsUrl: TLS, ca: ca.pem, caFingerprint: ca.fingerprint },
-    ...{ mac: parseMac(mac), keys: await makeMachineKeys() },
-  })
-  await machine.prove((code) => api(home, `/machines/${mac}/pair`, '-d', JSON.stringify({ code })))
-  await machine.say('check-in', { boot, phase: 'starting' })
-  return { machine, boot }
 }
 
 const lineOf = (text: unknown, name: string) => new RegExp(`^${name} (.*)$`, 'm').exec(`${text}`)?.[1] ?? ''
@@ -143,7 +69,7 @@ async function unpack(home: string, text: unknown): Promise<{ digest: string; fi
 }
 
 test.serial('secret files reach the machine they belong to, and nobody else', async (t) => {
-  const home = await makeHome(t)
+  const home = await makeHome(t, PROFILES)
   await serve(t, home)
   await sealInto(home, {
     'profiles/roles/worker/secret/etc/shared.age': SECRETS.shared,
@@ -204,7 +130,7 @@ test.serial('secret files reach the machine they belong to, and nobody else', as
 test.serial(
   'a change of secret files wakes who waits, and nothing of them is ever written down',
   async (t) => {
-    const home = await makeHome(t)
+    const home = await makeHome(t, PROFILES)
     const log: string[] = []
     const app = await serve(t, home, log)
     await sealInto(home, { 'profiles/roles/worker/secret/etc/key.age': SECRETS.shared })
@@ -258,7 +184,7 @@ test.serial(
 )
 
 test.serial('start() refuses to go on without the key that files were encrypted for', async (t) => {
-  const home = await makeHome(t)
+  const home = await makeHome(t, PROFILES)
   const app = await serve(t, home)
   await sealInto(home, { 'profiles/defaults/secret/key.age': SECRETS.shared })
   await app.stop()
