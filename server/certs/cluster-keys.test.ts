@@ -1,4 +1,4 @@
-// Tests of the cluster's keys: what openssl, age and kubeadm make of them, and that there is never another set or half of one.
+// Tests of the cluster's keys: what openssl, age and kubeadm make of them, and that there is never another set or half of one. More than 350 lines: every test needs the same few ways to make and damage a set.
 
 import { execFile } from 'node:child_process'
 import { createHash, createPrivateKey, X509Certificate } from 'node:crypto'

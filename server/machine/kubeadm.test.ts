@@ -1,3 +1,4 @@
+// More than 350 lines: all of it goes through the same kubeadm and the same facts.
 // Tests of what machines are given to become nodes. kubeadm itself is the peer, in the version that is there: 1.20 where it was
 // built from Debian's source. Goldens of the other forms are what their types say.
 

@@ -20,7 +20,7 @@ import { makeMachineKeys, TestMachine } from './test-machine.ts'
 export const HTTP = 'http://10.77.0.1:8080'
 export const TLS = 'https://10.77.0.1:8443'
 
-export async function writeFiles(home: string, files: Readonly<Record<string, string>>): Promise<void> {
+async function writeFiles(home: string, files: Readonly<Record<string, string>>): Promise<void> {
   for (const [name, content] of Object.entries(files)) {
     await mkdir(dirname(join(home, name)), { recursive: true })
     await writeFile(join(home, name), content)
