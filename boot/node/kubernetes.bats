@@ -279,7 +279,7 @@ refused Cannot use the grant: it was used before' ]
   end_kube
   rm -f "$KIT_RUN/kubernetes-version" "$KIT_RUN/node-started" "$KIT_RUN/node-check" "$NOTES/commands"
   echo v1.21.0 >"$NOTES/kube-version"
-  echo 'v1.21.0 True KubeletReady' >"$NOTES/node"
+  kubelet_says True v1.21.0
   echo 'workers with v1.21.0 wait for the control planes' >"$FOLDER/grant-wait"
   start_kube
   checks 'excused the upgrade of the node waits: workers with'
@@ -290,9 +290,44 @@ refused Cannot use the grant: it was used before' ]
   rm "$FOLDER/grant-wait"
   heard '^node .*"state":"done","action":"upgrade-node"'
   checks 'passed the node is Ready'
-  [ "$(sed -n '/^kubeadm upgrade node/p; /restart kubelet/p' "$NOTES/commands" | cut -d ' ' -f 1-3)" = 'kubeadm upgrade node
-systemctl restart kubelet.service' ]
+  [ "$(sed -n '/^kubeadm upgrade node/p; /^systemctl st.* kubelet/p' "$NOTES/commands" | cut -d ' ' -f 1-3)" = 'kubeadm upgrade node
+systemctl stop kubelet.service
+systemctl start kubelet.service' ]
   grep -qx 'version v1.21.0' "$ETC/kit-node"
+}
+
+@test "what the API says of a kubelet that is no more is believed by nobody" {
+  parts 'systemctl() { [ "$1" != show ] || echo "$since"; }
+  kube_of_node() { echo "$line"; }
+  while read -r since line; do [ "$since" != - ] || since=""; node_facts; done <<TABLE
+@1795300866 True 2026-11-21T22:41:05Z KubeletReady v1.20.2
+@1795300866 True 2026-11-21T22:41:06Z KubeletReady v1.20.2
+@1795300866 False 2026-11-21T22:41:06Z KubeletNotReady v1.20.2
+@1795300866 Unknown 2026-11-21T22:41:05Z NodeStatusUnknown v1.20.2
+@1795300866 True null KubeletReady v1.20.2
+@1795300866 v1.20.2
+- True 2026-11-21T22:41:06Z KubeletReady v1.20.2
+TABLE'
+  [ "$output" = 'stale
+ready v1.20.2
+not-ready False KubeletNotReady
+stale
+stale
+stale
+ready v1.20.2' ] || { echo "$output" && return 1; }
+}
+
+@test "a node that was Ready before its kubelet started is neither made nor good until that kubelet has spoken" {
+  echo "@$(($(/bin/date +%s) + 3600))" >"$NOTES/kubelet-started"
+  grant join
+  wish 'kubernetes worker'
+  start_kube
+  becomes '[ "$(grep -c " get node " "$NOTES/commands")" -ge 3 ]'
+  ! grep -q '"state":"done"' "$FOLDER/reports" || return 1
+  ! grep -q '^passed' "$KIT_RUN/node-check" || return 1
+  rm "$NOTES/kubelet-started"
+  heard '^node .*"state":"done","action":"join"'
+  checks 'passed the node is Ready'
 }
 
 @test "an upgrade that fails is reported, and the check does not pass" {

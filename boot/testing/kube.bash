@@ -15,10 +15,15 @@ make_kube_node() {
   export GRANT_WAIT_SECONDS=1 KIT_KUBEADM="$BIN/kubeadm" KIT_KUBELET_HEALTH="file://$NOTES/kubelet-health" KIT_BUNDLE=none
   for program in kubeadm kubectl; do cp "$BOOT_FOLDER/testing/kube-stub" "$BIN/$program"; done
   echo v1.20.2 >"$NOTES/kube-version"
-  echo 'v1.20.2 True KubeletReady' >"$NOTES/node"
+  kubelet_says True v1.20.2
   printf ok >"$NOTES/kubelet-health"
   echo active >"$NOTES/unit.containerd.service"
   ETC="$KIT_LIVE/etc/kubernetes"
+}
+
+# kubelet_says STATUS VERSION: what the API says of the node.
+kubelet_says() {
+  printf '%s %s KubeletReady %s\n' "$1" "$(/bin/date -u +%Y-%m-%dT%H:%M:%SZ)" "$2" >"$NOTES/node"
 }
 
 # wish [LINE]…: what the agent has heard that the server wants.

@@ -21,18 +21,28 @@ kube_of_admin() {
   kubectl --kubeconfig "$KUBE_ETC/admin.conf" --request-timeout=30s "$@"
 }
 
-# node_facts: what the API says of this node: `ready <version>`, `not-ready <why>`, `missing`, `refused <why>`, or `away <why>` when
-# it does not answer.
+# node_facts: what the API says of this node: `ready <version>`, `not-ready <why>`, `stale`, `missing`, `refused <why>`, or `away <why>`
+# when it does not answer. stale: what it says is from before this kubelet's start, and may be long over: after a restart, in data of etcd
+# that was kept or restored.
 node_facts() {
   local text status=0
   text="$(kube_of_node get node "$(node_name)" -o \
-    'jsonpath={.status.nodeInfo.kubeletVersion}{range .status.conditions[?(@.type=="Ready")]} {.status} {.reason}{end}' 2>&1)" || status=$?
+    'jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} {.lastHeartbeatTime} {.reason} {end}{.status.nodeInfo.kubeletVersion}' 2>&1)" || status=$?
   text="$(printf '%s' "$text" | tail -n 1 | head -c 300)"
   if [ "$status" = 0 ]; then
+    # shellcheck disable=SC2086 # its words
+    set -- $text
     case "$text" in
-      *' True '*) echo "ready ${text%% *}" ;;
-      *) echo "not-ready ${text#* }" ;;
+      *' '*' '*' '*) ;;
+      *) echo stale && return 0 ;;
     esac
+    if ! is_of_this_kubelet "$2"; then
+      echo stale
+    elif [ "$1" = True ]; then
+      echo "ready $4"
+    else
+      echo "not-ready $1 $3"
+    fi
     return 0
   fi
   case "$text" in
@@ -40,6 +50,16 @@ node_facts() {
     *Forbidden* | *forbidden* | *Unauthorized* | *x509* | *'must be logged in'*) echo "refused $text" ;;
     *) echo "away $text" ;;
   esac
+}
+
+# is_of_this_kubelet TIME: was that said since the kubelet started? A kubelet tells how it is when it starts, when that changes, and every
+# five minutes. TIME is of this machine's clock, in whole seconds.
+is_of_this_kubelet() {
+  local said started
+  started="$(systemctl show kubelet.service --property=ExecMainStartTimestamp --value --timestamp=unix 2>/dev/null)"
+  said="$(printf '%s' "$1" | sed 's/T/ /; s/Z$//')"
+  said="$(date -u -d "$said" +%s 2>/dev/null)" || return 1
+  [ "$said" -ge "$(printf '%s' "${started#@}" | grep -Ex '[0-9]{1,12}' || echo 0)" ]
 }
 
 node_is_registered() {

@@ -32,6 +32,11 @@ remove_absent_addons() {
   rm -f "$KUBE_ETC/kit-absent"
 }
 
+# restart_kubelet: what the old one said last is of an earlier second than the new one's start.
+restart_kubelet() {
+  systemctl stop kubelet.service >>"$KUBE_LOG" 2>&1 && sleep 1 && systemctl start kubelet.service >>"$KUBE_LOG" 2>&1
+}
+
 # upgrade_node ACTION: upgrade-first or upgrade-node.
 upgrade_node() {
   local version
@@ -51,7 +56,7 @@ upgrade_node() {
     run_kubeadm upgrade node
   fi || { KUBE_WHY="$(log_tail)" && return 1; }
   report_node working "$1" kubelet
-  systemctl restart kubelet.service >>"$KUBE_LOG" 2>&1 || { KUBE_WHY='Cannot restart kubelet.service: see its journal' && return 1; }
+  restart_kubelet || { KUBE_WHY='Cannot restart kubelet.service: see its journal' && return 1; }
   : >"$KIT_RUN/node-started"
   if is_control_plane; then
     wait_for "$PARTS_SECONDS" api_parts_are_healthy || { KUBE_WHY='the API of this machine is not healthy after the upgrade' && return 1; }
