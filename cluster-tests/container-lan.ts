@@ -1,6 +1,5 @@
 // A virtual LAN of container machines for one test: its own profile tree, a key to log in with, and everything said when it fails.
 
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import type { Container } from '#lab/container.ts'
@@ -13,9 +12,7 @@ import { createFleet, type Fleet } from '../qemu-tests/fleet.ts'
 import { makeLogin, runOnMachine } from '../qemu-tests/login.ts'
 import { type ProfileFiles, writeTree } from '../qemu-tests/profile-files.ts'
 import { imageFolder, type Surroundings, scratchFolder } from '../qemu-tests/test-lan.ts'
-
-const LOG_TAIL_BYTES = 6_000
-const CONSOLE_LINES = 60
+import { tellWhatHappened } from '../qemu-tests/what-happened.ts'
 
 /** A start takes 10 s on an idle machine. */
 const PATIENCE_MS = 4 * 60_000
@@ -62,7 +59,7 @@ export async function startContainerLan(
   })
   const machines = new Map<string, Container>()
   t.teardown(async () => {
-    if (!t.passed) await showWhatHappened(t, network, [...machines.values()])
+    if (!t.passed) await tellWhatHappened(network, [...machines.values()])
     await network.stop()
   })
   return {
@@ -84,16 +81,4 @@ export async function startContainerLan(
 /** This checkout's own, built when it is not there; or the one that KATESKIT_TEST_IMAGE names, say of another recipe. */
 export async function testedImage(): Promise<string> {
   return process.env['KATESKIT_TEST_IMAGE'] ?? (await imageFolder())
-}
-
-async function showWhatHappened(
-  t: Surroundings,
-  network: LabNetwork,
-  machines: readonly Container[],
-): Promise<void> {
-  const log = await readFile(join(network.folder, 'server.log'), 'utf8').catch(() => 'no log')
-  t.log(`server:\n${log.slice(-LOG_TAIL_BYTES)}`)
-  const problems = network.pairingProblems()
-  if (problems.length > 0) t.log(`not paired:\n${problems.join('\n')}`)
-  for (const { spec, serial } of machines) t.log(`console of ${spec.name}:\n${serial.tail(CONSOLE_LINES)}`)
 }

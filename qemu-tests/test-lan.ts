@@ -1,6 +1,6 @@
 // A virtual LAN for one test: its own profile tree, a key to log in with, and everything said when the test fails.
 
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -28,10 +28,9 @@ import { createFleet, type Fleet } from './fleet.ts'
 import { makeLogin, runOnMachine } from './login.ts'
 import { copySparse } from './machine-disk.ts'
 import { type ProfileFiles, writeTree } from './profile-files.ts'
+import { tellWhatHappened } from './what-happened.ts'
 
 export const PROJECT = fileURLToPath(new URL('..', import.meta.url))
-
-const LOG_TAIL_BYTES = 6_000
 
 /** What a machine's disk can be: the smallest is 8 GB (docs/disk.md). */
 export const DISK_BYTES = 8 * 1024 ** 3
@@ -91,7 +90,7 @@ export async function startTestLan(t: Surroundings, options: TestLanOptions): Pr
   })
   const machines = new Map<string, Vm>()
   t.teardown(async () => {
-    if (!t.passed) await showWhatHappened(t, network, [...machines.values()])
+    if (!t.passed) await tellWhatHappened(network, [...machines.values()])
     await network.stop()
   })
   const { works } = await probeKvm({ cacheFile: join(folder, 'kvm.json') })
@@ -132,16 +131,4 @@ export function imageFolder(kubernetes: KubernetesChoice = { source: 'none' }): 
 export function recipeSurroundings(): RecipeSurroundings {
   const progress = createProgress(process.stderr, systemClock)
   return { projectFolder: PROJECT, env: process.env, progress, signal: new AbortController().signal }
-}
-
-async function showWhatHappened(
-  t: Surroundings,
-  network: LabNetwork,
-  machines: readonly Vm[],
-): Promise<void> {
-  const log = await readFile(join(network.folder, 'server.log'), 'utf8').catch(() => 'no log')
-  t.log(`server:\n${log.slice(-LOG_TAIL_BYTES)}`)
-  const problems = network.pairingProblems()
-  if (problems.length > 0) t.log(`not paired:\n${problems.join('\n')}`)
-  for (const vm of machines) t.log(`console of ${vm.spec.name}:\n${vm.serial.tail(60)}`)
 }

@@ -41,12 +41,21 @@ part() {
   failed=$((failed + part_failed))
   passed=$((passed + $(count '^ok ' '# (TODO|SKIP)')))
   skipped=$((skipped + $(grep -Eci '^(not )?ok .*# (TODO|SKIP)' "$work/output")))
+  tell_failures "$name" <"$work/output" >>"$work/failures"
   durations="$durations$(printf '\n  %-12s %4d s' "$name" $(($(date +%s) - start)))"
 }
 
 # count <pattern> <but not this one>: lines of the part's output.
 count() {
   grep -E "$1" "$work/output" | grep -Evic "$2"
+}
+
+# tell_failures <part>: of its output, what failed and why, without what the tests said besides (TAP's comments of ava).
+tell_failures() {
+  awk -v part="$1" '
+    /^(not )?ok |^1\.\.|^==/ { wanted = 0 }
+    /^not ok / && !/# (TODO|SKIP)/ { wanted = 1; $0 = part ": " $0 }
+    wanted && !/^#   / { print }'
 }
 
 part check sh scripts/check.sh --no-bats
@@ -57,6 +66,10 @@ if [ "$purpose" = test ]; then
   part machines ava --config qemu-tests.config.mjs --serial --tap
 fi
 
+if [ -s "$work/failures" ]; then
+  printf '\nWhat failed:\n'
+  cut -c 1-400 "$work/failures" | head -n 200
+fi
 printf '\nTimes:%s\n\n' "$durations"
 if [ "$skipped" -gt 0 ]; then skipped=", $skipped skipped"; else skipped=; fi
 echo "$passed passed, $failed failed$skipped"
