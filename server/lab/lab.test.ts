@@ -274,7 +274,12 @@ test('statusTable() shows where each machine is', (t) => {
 
 const NODE = { role: 'worker', state: 'ready' } as const
 const JOINING: readonly [string, Partial<MachineStatus>, RegExp, boolean][] = [
-  ['has not asked for its part', { hasKubernetes: true }, /running, node not in the cluster yet$/, false],
+  [
+    'has not asked for its part',
+    { hasKubernetes: true, view: { ...VIEW, part: 'worker' } },
+    /running, node not in the cluster yet$/,
+    false,
+  ],
   [
     'waits',
     { view: { ...VIEW, node: { ...NODE, state: 'waiting', reason: 'there is no cluster yet' } } },
@@ -283,11 +288,12 @@ const JOINING: readonly [string, Partial<MachineStatus>, RegExp, boolean][] = [
   ],
   [
     'is Ready',
-    { hasKubernetes: true, view: { ...VIEW, node: NODE } },
+    { hasKubernetes: true, view: { ...VIEW, part: 'worker', node: NODE } },
     /running, node Ready \(worker\)$/,
     true,
   ],
-  ['has a role that is none', { hasKubernetes: true, view: { ...VIEW, role: 'router' } }, /running$/, true],
+  ['is to be none', { hasKubernetes: true }, /running$/, true],
+  ['has a part that its image cannot take', { view: { ...VIEW, part: 'worker' } }, /running$/, true],
 ]
 
 for (const [title, change, text, ready] of JOINING) {

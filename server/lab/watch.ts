@@ -14,7 +14,7 @@ export interface MachineStatus {
   readonly progress: BootProgress
   /** What the server says of it; undefined before it was first asked or while it is down. */
   readonly view: MachineView | undefined
-  /** Its image has Kubernetes, so that its role is a part in a cluster. */
+  /** Its image has Kubernetes, without which nobody has a part in a cluster. */
   readonly hasKubernetes?: boolean
 }
 
@@ -46,7 +46,7 @@ export function isReady(status: MachineStatus): boolean {
 
 /** It is to be a node, and is not Ready yet. */
 function isJoining({ hasKubernetes, view }: MachineStatus): boolean {
-  const hasPart = hasKubernetes === true && (view?.role === 'control-plane' || view?.role === 'worker')
+  const hasPart = hasKubernetes === true && view?.part !== undefined
   return (hasPart || view?.node !== undefined) && view?.node?.state !== 'ready'
 }
 

@@ -321,6 +321,8 @@ export interface MachineDesk {
 /** A machine with what its files say of it, as the API shows it. */
 export interface MachineView extends Machine {
   readonly role?: string
+  /** In a cluster, by its role or the setting `kubernetes`; absent for none. */
+  readonly part?: NodeRole
   readonly channel: string
   readonly hostname: string
   /** Absent without a role, and while there is no bundle to give. */

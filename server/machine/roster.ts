@@ -10,6 +10,7 @@ import { hostnameOf } from './boot-plan.ts'
 import type { NewEvent } from './event.ts'
 import type { Attempt, Identity } from './identity.ts'
 import type { Machine } from './machine.ts'
+import { nodeRoleOf } from './node-settings.ts'
 import type {
   Bundles,
   EventLog,
@@ -228,9 +229,11 @@ export class Roster implements Sightings, MachineViews {
     // A bundle that cannot be made is shown by its own event; the list must not fail over it.
     const bundle = await bundles.bundleFor(machine.mac).catch(() => undefined)
     const wantedImage = releases?.wantedImage(profile, machine)
+    const part = nodeRoleOf(profile)
     return {
       ...view,
       role: profile.role,
+      ...(part !== 'none' && { part }),
       ...(bundle && { wantedBundle: bundle.digest }),
       ...(wantedImage !== undefined && { wantedImage }),
     }
