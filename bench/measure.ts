@@ -15,7 +15,7 @@ export function seconds(milliseconds: number): number {
 }
 
 /** Ends what was started, the last first, however `work` ends; what is logged goes to stderr. */
-export async function withSurroundings(work: (t: Surroundings) => Promise<void>): Promise<void> {
+export async function withSurroundings<T>(work: (t: Surroundings) => Promise<T>): Promise<T> {
   const ends: (() => unknown)[] = []
   const outcome = { passed: false }
   const t = {
@@ -26,8 +26,9 @@ export async function withSurroundings(work: (t: Surroundings) => Promise<void>)
     },
   }
   try {
-    await work(t)
+    const result = await work(t)
     outcome.passed = true
+    return result
   } finally {
     for (const end of ends) await end()
   }
