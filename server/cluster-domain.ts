@@ -106,7 +106,7 @@ export function createClusterDomain(parts: ClusterDomainParts): ClusterDomain {
     primaryOf: (mac) => parts.identityDesk.primaryOf(mac),
   })
   const removal = new NodeRemoval({
-    ...{ book, cluster, profiles, identities: parts.identities, roster, events, queue },
+    ...{ book, cluster, profiles, identities: parts.identities, roster, events, queue, clock },
     async forget(mac) {
       desk.forget(mac)
       await parts.forgetMachine(mac)

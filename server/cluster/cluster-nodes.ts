@@ -15,12 +15,15 @@ function readNode(node: V1Node): ClusterNode {
     ?.filter(({ type }) => type === 'InternalIP')
     .map((entry) => findIpv4(entry.address))
     .find((found) => found !== undefined)
+  const machineId = node.status?.nodeInfo?.machineID ?? ''
   const isReady = ready?.status === 'True'
   const reason = [ready?.reason, ready?.message]
     .filter((text) => text !== undefined && text !== '')
     .join(': ')
   return {
     name: node.metadata?.name ?? '',
+    uid: node.metadata?.uid ?? '',
+    ...(machineId === '' ? {} : { machineId }),
     isReady,
     isCordoned: node.spec?.unschedulable === true,
     isControlPlane: CONTROL_PLANE_LABELS.some((label) => label in labels),

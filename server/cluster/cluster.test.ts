@@ -15,11 +15,15 @@ import type {
   Cluster,
   ClusterAccess,
   NodeCertificateRequest,
+  RemovedNode,
   RequestVerdict,
 } from '#machine/cluster-ports.ts'
+import { NodeBook } from '#machine/node-book.ts'
 import { judgeNodeRequest, type OpenGrant } from '#machine/node-request.ts'
+import { NodeReturns } from '#machine/node-return.ts'
 import {
   askKube,
+  MACHINE_ID,
   makeRequest,
   nodeObject,
   podObject,
@@ -28,12 +32,14 @@ import {
 } from '#testing/kube-client.ts'
 import { type KubeControlPlane, startKubeControlPlane } from '#testing/kube-control-plane.ts'
 import { enterOwnNetwork } from '#testing/own-network.ts'
+import { open } from '#testing/store-fixture.ts'
 import { TurnedClock } from '#testing/turned-clock.ts'
 
 import { createCluster } from './cluster.ts'
 import { connect } from './connection.ts'
 
 const MAC = parseMac('52:54:00:00:00:01')
+const REMOVED: RemovedNode = { mac: MAC, name: 'n1', machineId: MACHINE_ID, atMs: 0 }
 const DAY_MS = 86_400_000
 
 let plane: KubeControlPlane
@@ -41,6 +47,8 @@ let cluster: Cluster
 let heard: { request: NodeCertificateRequest; verdict: RequestVerdict }[] = []
 let hear: () => void = () => {}
 const grants: OpenGrant[] = []
+/** Of the kubelet of n1. */
+let certificate = { cert: '', key: '' }
 
 test.before(async () => {
   await enterOwnNetwork()
@@ -224,7 +232,7 @@ test.serial('judgeRequests() lets a machine have its own name, and nobody anothe
 
   // A node's renewal is no matter of grants: it is let by Kubernetes' own controller, and nobody here hears of it.
   heard = []
-  const certificate = { cert, key: made.get('right') ?? '' }
+  certificate = { cert, key: made.get('right') ?? '' }
   const renewal = requestObject('renewal', (await makeRequest(nodes[0])).pem)
   const sent = await askKube(plane, { certificate }, { method: 'POST', path: REQUESTS_PATH, body: renewal })
   t.is(sent.status, 201)
@@ -258,6 +266,7 @@ test.serial(
       version: 'v1.20.2',
       isControlPlane: false,
       isCordoned: false,
+      machineId: MACHINE_ID,
     })
 
     await plane.kubectl(['taint', 'node', 'n1', 'theirs=x:NoSchedule'])
@@ -287,12 +296,36 @@ test.serial(
     await until(() => nodeNamed('n1')?.isCordoned === false)
 
     await cluster.forgetNode('n1')
+    t.is(nodeNamed('n1'), undefined, 'whether the watch has said so or not')
     await cluster.forgetNode('n1')
-    await until(() => nodeNamed('n1') === undefined)
     t.notRegex(await plane.kubectl(['get', 'csr', '-o', 'name']), /right|renewal/)
     await t.throwsAsync(cluster.setCordon('n1', true), { message: /cordon the node n1.*not found/ })
   },
 )
+
+test.serial('a removed machine makes its Node again with its certificate, and is turned away', async (t) => {
+  const store = await open(t)
+  const book = new NodeBook(store.clusters)
+  await book.saveCluster({
+    ...{ id: '0123456789abcdef', name: 'kateskit', endpoint: plane.endpoint },
+    ...{ isAdopted: false, isUp: true, sinceMs: 0 },
+  })
+  await book.saveRemovedNode(REMOVED)
+  const returns = new NodeReturns({ book, cluster, events: store.events, log: silentLog })
+  const node = nodeObject('n1', '10.88.0.7')
+  const uids = new Set<unknown>()
+  for (let starts = 1; starts <= 2; starts += 1) {
+    const sent = await askKube(plane, { certificate }, { method: 'POST', path: '/api/v1/nodes', body: node })
+    t.is(sent.status, 201, JSON.stringify(sent.body))
+    await until(() => nodeNamed('n1') !== undefined)
+    uids.add(nodeNamed('n1')?.uid)
+    await returns.turnAway()
+    t.is(await plane.kubectl(['get', 'nodes', '-o', 'name']), '')
+  }
+  t.is(uids.size, 2)
+  const kinds = (await store.events.list({ limit: 9 })).map(({ kind }) => kind)
+  t.deepEqual(kinds, ['node-turned-away', 'node-turned-away'])
+})
 
 const nodeNamed = (name: string) => cluster.nodes().find((node) => node.name === name)
 

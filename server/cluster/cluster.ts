@@ -42,6 +42,8 @@ class RunningCluster implements Cluster {
   readonly #listeners = new Set<() => void>()
   #link: ApiLink | undefined
   #nodes: readonly ClusterNode[] = []
+  /** By uid: deleted here, and in the list until the watch says so, too. */
+  readonly #deleted = new Set<string>()
   #etcdClient: Promise<EtcdAccess['client']> | undefined
 
   constructor(options: ClusterOptions) {
@@ -88,7 +90,12 @@ class RunningCluster implements Cluster {
   sweepTokens: Cluster['sweepTokens'] = (knownIds) =>
     this.#run((connection) => sweepTokens(connection, knownIds))
 
-  forgetNode: Cluster['forgetNode'] = (name) => this.#run((connection) => forgetNode(connection, name))
+  forgetNode: Cluster['forgetNode'] = async (name) => {
+    const known = this.#nodes.filter((node) => node.name === name)
+    await this.#run((connection) => forgetNode(connection, name))
+    for (const { uid } of known) this.#deleted.add(uid)
+    this.#setNodes(this.#nodes)
+  }
 
   setCordon: Cluster['setCordon'] = (name, isCordoned) =>
     this.#run((connection) => setCordon(connection, name, isCordoned))
@@ -134,7 +141,9 @@ class RunningCluster implements Cluster {
     }
   }
 
-  #setNodes(nodes: readonly ClusterNode[]): void {
+  #setNodes(listed: readonly ClusterNode[]): void {
+    for (const uid of this.#deleted) if (!listed.some((node) => node.uid === uid)) this.#deleted.delete(uid)
+    const nodes = listed.filter(({ uid }) => !this.#deleted.has(uid))
     // Kubelets write their heartbeat into their Nodes every few minutes.
     if (isDeepStrictEqual(nodes, this.#nodes)) return
     this.#nodes = nodes

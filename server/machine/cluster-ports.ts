@@ -46,10 +46,20 @@ export interface NodeRecord {
   readonly version: string
   /** It was part of the cluster once: its etcd may have data. */
   readonly hasJoined?: true
+  /** What its Node said when it was Ready last. */
+  readonly machineId?: string
   /** The boot that it was cordoned in by this server, for a restart. */
   readonly drainedBoot?: string
   readonly reason?: string
   readonly sinceMs: number
+}
+
+/** What the Node of a machine that was removed is known by when it comes back: no certificate of a kubelet can be revoked. */
+export interface RemovedNode {
+  readonly mac: Mac
+  readonly name: string
+  readonly machineId: string
+  readonly atMs: number
 }
 
 /** What a boot was given. One for a boot. */
@@ -72,11 +82,14 @@ export interface GrantRecord {
 
 export interface ClusterStore {
   cluster(): Promise<ClusterRecord | undefined>
-  /** Committed when it resolves, like all below. `undefined` forgets cluster, nodes and grants. */
+  /** Committed when it resolves, like all below. `undefined` forgets everything of it. */
   saveCluster(cluster: ClusterRecord | undefined): Promise<void>
   nodes(): Promise<readonly NodeRecord[]>
+  /** No machine or name that is a node is a removed one. */
   saveNode(node: NodeRecord): Promise<void>
   removeNode(mac: Mac): Promise<void>
+  removedNodes(): Promise<readonly RemovedNode[]>
+  saveRemovedNode(node: RemovedNode): Promise<void>
   /** The newest 20 of each machine, and all that are not closed. */
   grants(): Promise<readonly GrantRecord[]>
   saveGrant(grant: GrantRecord): Promise<void>
@@ -131,6 +144,10 @@ export interface TokenWish {
 /** A Node as the cluster has it. */
 export interface ClusterNode {
   readonly name: string
+  /** A Node that is made again under the same name has another. */
+  readonly uid: string
+  /** Of machine-id(5), as its kubelet says. Ours is on kit-persist, which survives a powerwash. */
+  readonly machineId?: string
   readonly isReady: boolean
   readonly isCordoned: boolean
   readonly isControlPlane: boolean
@@ -182,6 +199,7 @@ export interface Cluster {
   health(): { readonly isReachable: boolean; readonly version?: string; readonly problem?: string }
   /** Asks now. */
   check(): Promise<void>
+  /** None that `forgetNode` has deleted, even before the cluster has told of it. */
   nodes(): readonly ClusterNode[]
   /** After nodes or health changed; the returned function unsubscribes. */
   onChange(listener: () => void): () => void

@@ -80,6 +80,8 @@ export const EVENT_KINDS = {
   'node-marks-failed': 'labels or taints of a node could not be set, and why',
   'kubelet-approved': 'the certificate that a kubelet asked for was approved; data.request',
   'kubelet-denied': 'a request for a certificate with one of our tokens was denied, and why; data.request',
+  'node-turned-away':
+    'the Node of a machine that was removed was there again; data.deleted, which is false in an adopted cluster',
   'node-drained': 'the node of a machine was drained, so that it may restart',
   'node-uncordoned': 'the node of a machine takes pods again after its restart',
   'restart-held': 'a machine may not restart for its update yet, because of the cluster, and why',

@@ -1,8 +1,8 @@
-// What is remembered of the cluster: itself, its nodes, what their boots were given. In memory as in the store.
+// What is remembered of the cluster: itself, its nodes, those that were removed, what boots were given. In memory as in the store.
 
 import type { Mac } from '#lib/mac.ts'
 
-import type { ClusterRecord, ClusterStore, GrantRecord, NodeRecord } from './cluster-ports.ts'
+import type { ClusterRecord, ClusterStore, GrantRecord, NodeRecord, RemovedNode } from './cluster-ports.ts'
 
 /** As the store keeps them. */
 const GRANTS_OF_ONE = 20
@@ -10,6 +10,7 @@ const GRANTS_OF_ONE = 20
 export class NodeBook {
   readonly #store: ClusterStore
   readonly #nodes = new Map<Mac, NodeRecord>()
+  readonly #removed = new Map<Mac, RemovedNode>()
   /** By boot, in the order they were issued. */
   readonly #grants = new Map<string, GrantRecord>()
   #cluster: ClusterRecord | undefined
@@ -22,6 +23,7 @@ export class NodeBook {
   async load(): Promise<void> {
     this.#cluster = await this.#store.cluster()
     for (const node of await this.#store.nodes()) this.#nodes.set(node.mac, node)
+    for (const node of await this.#store.removedNodes()) this.#removed.set(node.mac, node)
     for (const grant of await this.#store.grants()) this.#grants.set(grant.boot, grant)
   }
 
@@ -40,6 +42,11 @@ export class NodeBook {
 
   nodeNamed(name: string): NodeRecord | undefined {
     return this.nodes().find((node) => node.name === name)
+  }
+
+  /** Machines that are nodes no more, and may still have a certificate to be one. */
+  removedNodes(): readonly RemovedNode[] {
+    return [...this.#removed.values()]
   }
 
   grantOf(boot: string): GrantRecord | undefined {
@@ -71,22 +78,31 @@ export class NodeBook {
     this.#cluster = cluster
   }
 
-  /** With its nodes and grants. */
+  /** With all that is known of its nodes. */
   async forgetCluster(): Promise<void> {
     await this.#store.saveCluster(undefined)
     this.#cluster = undefined
     this.#nodes.clear()
+    this.#removed.clear()
     this.#grants.clear()
   }
 
+  /** No machine or name that is a node is a removed one. */
   async saveNode(node: NodeRecord): Promise<void> {
     await this.#store.saveNode(node)
     this.#nodes.set(node.mac, node)
+    for (const { mac, name } of this.removedNodes())
+      if (mac === node.mac || name === node.name) this.#removed.delete(mac)
   }
 
   async removeNode(mac: Mac): Promise<void> {
     await this.#store.removeNode(mac)
     this.#nodes.delete(mac)
+  }
+
+  async saveRemovedNode(node: RemovedNode): Promise<void> {
+    await this.#store.saveRemovedNode(node)
+    this.#removed.set(node.mac, node)
   }
 
   async saveGrant(grant: GrantRecord): Promise<void> {

@@ -143,6 +143,7 @@ export class NodeGrants {
       state: 'granted',
       version: isKept ? (asked.nodeVersion ?? record?.version ?? asked.kubernetes) : asked.kubernetes,
       ...(hasJoined && { hasJoined: true }),
+      ...(record?.machineId !== undefined && { machineId: record.machineId }),
       ...(record?.drainedBoot !== undefined && { drainedBoot: record.drainedBoot }),
     }
     await book.saveNode(node)

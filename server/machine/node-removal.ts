@@ -1,5 +1,6 @@
 // Taking a machine out of everything: named steps, each told, each of which may be run again after a cut.
 
+import type { Clock } from '#lib/clock.ts'
 import { describeError, KitError } from '#lib/errors.ts'
 import type { KeyedQueue } from '#lib/keyed-queue.ts'
 import type { Mac } from '#lib/mac.ts'
@@ -20,6 +21,7 @@ export interface NodeRemovalOptions {
   readonly roster: Pick<Roster, 'has' | 'forget'>
   readonly events: Pick<EventLog, 'append'>
   readonly queue: KeyedQueue<'cluster'>
+  readonly clock: Clock
   /** What the node desk and the update lock remember of it. */
   readonly forget: (mac: Mac) => Promise<void>
 }
@@ -52,6 +54,7 @@ export class NodeRemoval {
     this.#steps = [
       { name: 'drain', isOfCluster: true, run: (removal) => this.#drain(removal) },
       { name: 'etcd-member', isOfCluster: true, run: (removal) => this.#removeMember(removal) },
+      { name: 'certificate', isOfCluster: false, run: (removal) => this.#noteCertificate(removal) },
       { name: 'node', isOfCluster: true, run: (removal) => this.#deleteNode(removal) },
       { name: 'token', isOfCluster: true, run: (removal) => this.#revoke(removal) },
       { name: 'role', isOfCluster: false, run: (removal) => this.#unassign(removal) },
@@ -142,6 +145,16 @@ export class NodeRemoval {
     if (member === undefined) return undefined
     await cluster.removeEtcdMember(member.id)
     return `the member ${name} is out of etcd`
+  }
+
+  /** Its kubelet keeps it, and makes the Node again with it, perhaps before this removal is through. */
+  async #noteCertificate({ mac, name }: Removal): Promise<undefined> {
+    const { book, cluster, clock } = this.#options
+    const record = book.node(mac)
+    const live = cluster.nodes().find((node) => node.name === name)
+    const machineId = live?.machineId ?? record?.machineId
+    if (record === undefined || machineId === undefined) return
+    await book.saveRemovedNode({ mac, name, machineId, atMs: clock.nowMs() })
   }
 
   async #deleteNode({ name }: Removal): Promise<string> {

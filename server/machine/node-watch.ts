@@ -1,4 +1,4 @@
-// What follows from how the cluster's nodes are: grants are closed when a node is Ready, and their marks are put right.
+// What follows from how the cluster's nodes are: grants are closed when a node is Ready, marks are put right, removed ones turned away.
 
 import type { Clock } from '#lib/clock.ts'
 import { describeError } from '#lib/errors.ts'
@@ -20,6 +20,7 @@ import { compareVersions, findKubernetesVersion } from './kubernetes-version.ts'
 import type { Machine } from './machine.ts'
 import type { NodeBook } from './node-book.ts'
 import { judgeNodeRequest } from './node-request.ts'
+import { NodeReturns } from './node-return.ts'
 import { nodeMarksOf } from './node-settings.ts'
 import type { EventLog, Profiles } from './ports.ts'
 
@@ -43,12 +44,14 @@ export class NodeWatch implements Service {
   readonly #heard = new Map<Mac, number>()
   /** What was set last, as text; forgotten with the process, and then set anew. */
   readonly #marks = new Map<Mac, string>()
+  readonly #returns: NodeReturns
   #unsubscribe = () => {}
   #latest: Promise<unknown> = Promise.resolve()
   #swept = false
 
   constructor(options: NodeWatchOptions) {
     this.#options = options
+    this.#returns = new NodeReturns(options)
   }
 
   async start(): Promise<void> {
@@ -99,12 +102,14 @@ export class NodeWatch implements Service {
       return
     }
     const live = new Map(cluster.nodes().map((node) => [node.name, node]))
+    for (const { mac, name } of book.nodes()) await this.#learn(mac, live.get(name))
     for (const grant of book.grants()) {
       const node = book.node(grant.mac)
       const seen = node && live.get(node.name)
       if (node !== undefined && seen !== undefined && isDone(node, { grant, seen }))
         await this.#close(node, grant)
     }
+    await this.#returns.turnAway()
     await this.#sweep()
     for (const node of book.nodes()) {
       const seen = live.get(node.name)
@@ -112,6 +117,16 @@ export class NodeWatch implements Service {
       await this.#mark(node)
       await this.#uncordon(node, seen)
     }
+  }
+
+  /** While it can be asked: a machine may also be removed when neither it nor the API is there. */
+  async #learn(mac: Mac, seen: ClusterNode | undefined): Promise<void> {
+    const { book } = this.#options
+    const node = book.node(mac)
+    if (node?.state !== 'joined' || seen?.isReady !== true) return
+    const { machineId } = seen
+    if (machineId === undefined || machineId === node.machineId) return
+    await book.saveNode({ ...node, machineId })
   }
 
   async #close(node: NodeRecord, grant: GrantRecord): Promise<void> {

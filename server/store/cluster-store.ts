@@ -2,14 +2,21 @@
 
 import type { Kysely } from 'kysely'
 
-import type { ClusterRecord, ClusterStore, GrantRecord, NodeRecord } from '#machine/cluster-ports.ts'
+import type {
+  ClusterRecord,
+  ClusterStore,
+  GrantRecord,
+  NodeRecord,
+  RemovedNode,
+} from '#machine/cluster-ports.ts'
 
 import type { GroupCommit } from './group-commit.ts'
-import type { ClusterRow, GrantRow, NodeRow, Schema } from './schema.ts'
+import type { ClusterRow, GrantRow, NodeRow, RemovedNodeRow, Schema } from './schema.ts'
 
 /** There is one at most. */
 const ONLY = 1
 const GRANTS_KEPT = 20
+const TABLES = ['clusters', 'nodes', 'removed_nodes', 'grants'] as const
 
 export function createClusterStore(db: Kysely<Schema>, commits: GroupCommit): ClusterStore {
   return {
@@ -23,7 +30,7 @@ export function createClusterStore(db: Kysely<Schema>, commits: GroupCommit): Cl
           await trx.replaceInto('clusters').values(rowFromCluster(cluster)).execute()
           return
         }
-        for (const table of ['clusters', 'nodes', 'grants'] as const) await trx.deleteFrom(table).execute()
+        for (const table of TABLES) await trx.deleteFrom(table).execute()
       })
     },
     async nodes() {
@@ -31,10 +38,23 @@ export function createClusterStore(db: Kysely<Schema>, commits: GroupCommit): Cl
       return rows.map(nodeFromRow)
     },
     async saveNode(node) {
-      await commits.run((trx) => trx.replaceInto('nodes').values(rowFromNode(node)).execute())
+      await commits.run(async (trx) => {
+        await trx.replaceInto('nodes').values(rowFromNode(node)).execute()
+        await trx
+          .deleteFrom('removed_nodes')
+          .where((where) => where.or([where('mac', '=', node.mac), where('name', '=', node.name)]))
+          .execute()
+      })
     },
     async removeNode(mac) {
       await commits.run((trx) => trx.deleteFrom('nodes').where('mac', '=', mac).execute())
+    },
+    async removedNodes() {
+      const rows = await db.selectFrom('removed_nodes').selectAll().orderBy('mac').execute()
+      return rows.map(removedFromRow)
+    },
+    async saveRemovedNode(node) {
+      await commits.run((trx) => trx.replaceInto('removed_nodes').values(rowFromRemoved(node)).execute())
     },
     async grants() {
       const rows = await db.selectFrom('grants').selectAll().orderBy('issued_ms').orderBy('boot').execute()
@@ -89,6 +109,7 @@ function nodeFromRow(row: NodeRow): NodeRecord {
     ...(row.drained_boot !== null && { drainedBoot: row.drained_boot }),
     ...(row.reason !== null && { reason: row.reason }),
     sinceMs: row.since_ms,
+    ...(row.machine_id !== null && { machineId: row.machine_id }),
   }
 }
 
@@ -96,8 +117,16 @@ function rowFromNode(node: NodeRecord): NodeRow {
   return {
     ...{ mac: node.mac, name: node.name, role: node.role, number: node.index, state: node.state },
     ...{ version: node.version, has_joined: node.hasJoined ? 1 : 0, drained_boot: node.drainedBoot ?? null },
-    ...{ reason: node.reason ?? null, since_ms: node.sinceMs },
+    ...{ reason: node.reason ?? null, since_ms: node.sinceMs, machine_id: node.machineId ?? null },
   }
+}
+
+function removedFromRow({ mac, name, machine_id: machineId, at_ms: atMs }: RemovedNodeRow): RemovedNode {
+  return { mac, name, machineId, atMs }
+}
+
+function rowFromRemoved({ mac, name, machineId, atMs }: RemovedNode): RemovedNodeRow {
+  return { mac, name, machine_id: machineId, at_ms: atMs }
 }
 
 function grantFromRow(row: GrantRow): GrantRecord {

@@ -3,7 +3,7 @@
 import test from 'ava'
 
 import { parseMac } from '#lib/mac.ts'
-import type { ClusterRecord, GrantRecord, NodeRecord } from '#machine/cluster-ports.ts'
+import type { ClusterRecord, GrantRecord, NodeRecord, RemovedNode } from '#machine/cluster-ports.ts'
 import { open, tempFile } from '#testing/store-fixture.ts'
 
 const MAC = parseMac('52:54:00:12:34:56')
@@ -20,12 +20,13 @@ const GRANT: GrantRecord = {
   ...{ boot: 'b0', mac: MAC, keySha256: 'ab'.repeat(32), action: 'init', issuedMs: 1, expiresMs: 2 },
   ...{ version: 'v1.33.1', state: 'open' },
 }
+const REMOVED: RemovedNode = { mac: OTHER, name: 'two', machineId: 'ab'.repeat(16), atMs: 9 }
 
 test('the cluster, its nodes and grants keep every field over a restart', async (t) => {
   const file = tempFile(t)
   const store = await open(t, file)
   const cluster: ClusterRecord = { ...CLUSTER, founder: MAC, isUp: true, restoreFrom: 'ff' }
-  const node: NodeRecord = { ...NODE, hasJoined: true, drainedBoot: 'b7', reason: 'why' }
+  const node: NodeRecord = { ...NODE, hasJoined: true, drainedBoot: 'b7', reason: 'why', machineId: 'm' }
   const grant: GrantRecord = { ...GRANT, tokenId: 'abcdef', snapshot: 'ee', state: 'used' }
   t.is(await store.clusters.cluster(), undefined)
   for (const each of [CLUSTER, cluster]) await store.clusters.saveCluster(each)
@@ -41,12 +42,28 @@ test('the cluster, its nodes and grants keep every field over a restart', async 
   t.deepEqual(await clusters.nodes(), [node])
 })
 
-test('saveCluster() without one forgets nodes and grants as well', async (t) => {
+test('saveCluster() without one forgets nodes, removed ones and grants as well', async (t) => {
   const { clusters } = await open(t)
   await Promise.all([clusters.saveCluster(CLUSTER), clusters.saveNode(NODE), clusters.saveGrant(GRANT)])
+  await clusters.saveRemovedNode(REMOVED)
   await clusters.saveCluster(undefined)
   t.is(await clusters.cluster(), undefined)
-  t.deepEqual([await clusters.nodes(), await clusters.grants()], [[], []])
+  t.deepEqual([await clusters.nodes(), await clusters.removedNodes(), await clusters.grants()], [[], [], []])
+})
+
+test('saveRemovedNode() keeps what it is known by over a restart, until its machine or its name is a node again', async (t) => {
+  const file = tempFile(t)
+  const store = await open(t, file)
+  const named = { ...REMOVED, mac: MAC, name: 'one' }
+  for (const each of [REMOVED, named]) await store.clusters.saveRemovedNode(each)
+  await store.clusters.saveRemovedNode({ ...REMOVED, atMs: 10 })
+  await store.close()
+  const { clusters } = await open(t, file)
+  t.deepEqual(await clusters.removedNodes(), [{ ...REMOVED, atMs: 10 }, named])
+  await clusters.saveNode({ ...NODE, mac: OTHER, name: 'three' })
+  t.deepEqual(await clusters.removedNodes(), [named])
+  await clusters.saveNode({ ...NODE, mac: parseMac('52:54:00:00:00:02') })
+  t.deepEqual(await clusters.removedNodes(), [])
 })
 
 test('saveGrant() keeps the newest 20 of a machine, and all that are not closed', async (t) => {

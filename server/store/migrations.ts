@@ -128,6 +128,15 @@ const MIGRATIONS: readonly Migration[] = [
       'create index grants_by_mac on grants (mac, issued_ms)',
     ],
   },
+  {
+    name: '2026-11-removed-nodes',
+    statements: [
+      'alter table nodes add column machine_id text',
+      `create table removed_nodes (
+        mac text primary key, name text not null, machine_id text not null, at_ms integer not null
+      ) strict, without rowid`,
+    ],
+  },
 ]
 
 /**

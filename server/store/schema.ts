@@ -176,6 +176,14 @@ export interface NodeRow {
   drained_boot: string | null
   reason: string | null
   since_ms: number
+  machine_id: string | null
+}
+
+export interface RemovedNodeRow {
+  mac: Mac
+  name: string
+  machine_id: string
+  at_ms: number
 }
 
 export interface GrantRow {
@@ -214,6 +222,7 @@ export interface Schema {
   approvals: ApprovalRow
   clusters: ClusterRow
   nodes: NodeRow
+  removed_nodes: RemovedNodeRow
   grants: GrantRow
   kit_migrations: MigrationRow
 }

@@ -38,11 +38,12 @@ export async function startCluster(t: ExecutionContext, given: Roles, options: C
   const held = holdMachines(roles)
   const changes = { guard: 0 }
   const ofCluster = fakeClusterParts(options.cluster, options.snapshots)
+  const profiles = profilesOf(roles)
   const domain = createClusterDomain({
     ...ofCluster.parts,
     ...held.parts,
     ...{ store: store.clusters, machines: store.machines, events: store.events, audit: store.audit },
-    ...{ profiles: profilesOf(roles), clock, log: silentLog },
+    ...{ profiles, clock, log: silentLog },
     onGuardChange: () => (changes.guard += 1),
     forgetMachine: async () => {},
   })
@@ -75,7 +76,8 @@ export async function startCluster(t: ExecutionContext, given: Roles, options: C
   const tell = (number: number, report: NodeReport) =>
     domain.nodeDesk.report(macOf(number), report, by(number))
   const kinds = async () => (await store.events.list({ limit: 1000 })).map(({ kind }) => kind)
-  return { ...domain, ...ofCluster, ...held, store, clock, changes, file, boot, ask, tell, by, kinds, stop }
+  const kept = { store, profiles, clock, changes, file }
+  return { ...domain, ...ofCluster, ...held, ...kept, boot, ask, tell, by, kinds, stop }
 }
 
 /** What the domain knows of machines besides the cluster. */
@@ -125,7 +127,9 @@ function profilesOf(roles: Roles): Profiles {
     profileFor: (mac) => mergeProfile(mac, layersOf(roles)),
     ...{ explain: () => [], problems: () => [], roles: () => ['worker', 'control-plane'] },
     machines: () => numbers().map(macOf),
-    assignRole: async () => {},
+    async assignRole(mac, role) {
+      for (const number of numbers()) if (macOf(number) === mac) roles[number] = { ...roles[number], role }
+    },
     async unassignRole(mac) {
       for (const number of numbers()) if (macOf(number) === mac) delete roles[number]?.['role']
     },
@@ -157,9 +161,12 @@ export async function settled(fixture: ClusterFixture, number: number): Promise<
 
 export const nameOf = (number: number) => `kit-${macToPath(macOf(number)).slice(9)}`
 
+export const machineIdOf = (number: number) => `${number}`.repeat(32)
+
 export function nodeOf(number: number, isControlPlane = false, version = VERSION): ClusterNode {
   return {
-    ...{ name: nameOf(number), isReady: true, isCordoned: false, isControlPlane, version, labels: {} },
+    ...{ name: nameOf(number), uid: `u${number}`, machineId: machineIdOf(number) },
+    ...{ isReady: true, isCordoned: false, isControlPlane, version, labels: {} },
     address: parseIpv4(`10.0.0.${number}`),
   }
 }

@@ -80,6 +80,8 @@ export function requestObject(name: string, pem: string, spec: object = {}): obj
 
 export const REQUESTS_PATH = '/apis/certificates.k8s.io/v1/certificatesigningrequests'
 
+export const MACHINE_ID = 'ab'.repeat(16)
+
 /** A Node without a kubelet. */
 export function nodeObject(name: string, address: string, labels: Readonly<Record<string, string>> = {}) {
   return {
@@ -94,7 +96,13 @@ export function nodeObject(name: string, address: string, labels: Readonly<Recor
 
 function nodeInfo(kubeletVersion: string) {
   return {
-    ...{ kubeletVersion, kubeProxyVersion: kubeletVersion, machineID: '', systemUUID: '', bootID: '' },
+    ...{
+      kubeletVersion,
+      kubeProxyVersion: kubeletVersion,
+      machineID: MACHINE_ID,
+      systemUUID: '',
+      bootID: '',
+    },
     ...{ kernelVersion: '', osImage: '', containerRuntimeVersion: '', operatingSystem: 'linux' },
     architecture: 'amd64',
   }
