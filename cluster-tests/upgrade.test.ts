@@ -189,6 +189,7 @@ async function takeOut(t: Asserts, lan: ClusterLan, person: Person): Promise<voi
   const asking = { boot: second.bootId, kubernetes: NEW, node: 'none', address: second.address }
   t.regex(await asks(lan, second, 'target'), /"identity-needed".*\n403$/s)
   t.regex(await asks(lan, second, 'grant?wait=1', asking), /"identity-needed".*\n403$/s)
+  await isTurnedAway(t, lan, second)
 
   await person.does('remove', 'first', '--yes', '--force')
   t.deepEqual(await removalOf(lan, FIRST.mac), [
@@ -201,6 +202,17 @@ async function takeOut(t: Asserts, lan: ClusterLan, person: Person): Promise<voi
     'records done',
   ])
   t.deepEqual((await lan.cluster()).nodes, [])
+}
+
+/** The kubelet alone, with the certificate that it has: no service of ours makes it stop, as where a thief starts it. */
+async function isTurnedAway(t: Asserts, lan: ClusterLan, second: MachineView): Promise<void> {
+  const step = await lan.fromNow()
+  await lan.onMachine(
+    second,
+    'systemctl stop kit-agent.service kit-kubernetes.service && systemctl restart kubelet.service',
+  )
+  t.true((await step.waitFor('node-turned-away', SECOND.mac)).data['deleted'])
+  t.is(await nodesOf(lan), `first True ${NEW}`)
 }
 
 const TOKENS = ['--field-selector', 'type=bootstrap.kubernetes.io/token', '-o', 'name']
@@ -232,6 +244,7 @@ async function skipMinor(image: string, folder: string): Promise<string> {
 
 interface Asserts {
   is(actual: unknown, expected: unknown, why?: string): void
+  true(actual: unknown): void
   regex(text: string, pattern: RegExp): void
   deepEqual(actual: unknown, expected: unknown): void
   throwsAsync(promise: Promise<unknown>): Promise<unknown>
