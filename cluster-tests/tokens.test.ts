@@ -1,4 +1,4 @@
-// What a token of a grant is good for: one node's certificate, of the machine and the boot that it was made for, and nothing else.
+// What a token of a grant is good for: one node's certificate, of the machine, its key and the boot that it was made for, and nothing else.
 
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -7,7 +7,7 @@ import test from 'ava'
 
 import { KitError } from '#lib/errors.ts'
 import { type Mac, macToPath } from '#lib/mac.ts'
-import { runCommand } from '#lib/process.ts'
+import { commandOutput, runCommand } from '#lib/process.ts'
 import { pollUntil } from '#lib/retry.ts'
 import type { MachineView } from '#machine/ports.ts'
 import { makeRequest } from '#testing/kube-client.ts'
@@ -20,7 +20,7 @@ import { FIRST, SECOND } from './container-lan.ts'
 const API = 'https://10.77.0.50:6443'
 const TOKEN = /"tlsBootstrapToken": "([a-z0-9]{6})\.([a-z0-9]{16})"/
 
-test('a token is refused to others, used twice, for another node, from an old boot, and when its time is over', async (t) => {
+test('a token is refused to others, with another key, used twice, for another node, from an old boot, and when its time is over', async (t) => {
   const folder = await scratchFolder(t)
   const lan = await startClusterLan(t, {
     files: {
@@ -42,13 +42,28 @@ test('a token is refused to others, used twice, for another node, from an old bo
   const second = await lan.untilRunning(SECOND.mac)
   await lan.getKubeconfig()
   const kube = await strangerAt(lan, folder)
+  const kubelet = await makeRequest('/O=system:nodes/CN=system:node:second')
+  const keyFile = join(folder, 'kubelet.key')
+  await writeFile(keyFile, kubelet.key, { mode: 0o600 })
+  const { keySha256: kubeletKey } = kubelet
+  const requestFor = (name: string) =>
+    commandOutput('openssl', [
+      'req',
+      '-new',
+      '-key',
+      keyFile,
+      '-subj',
+      `/O=system:nodes/CN=system:node:${name}`,
+    ])
+  const askGrant = (machine: MachineView, as: { mac?: Mac; boot?: string } = {}) =>
+    askGrantAs(lan, machine, { kubeletKey, ...as })
 
-  t.is((await askGrant(lan, second, { mac: FIRST.mac })).status, '403', "another machine's")
+  t.is((await askGrant(second, { mac: FIRST.mac })).status, '403', "another machine's")
   t.regex((await lan.waitFor('wrong-machine', SECOND.mac)).message, /02:4b:69:74:00:41/)
 
-  const lost = tokenIn(await askGrant(lan, second))
+  const lost = tokenIn(await askGrant(second))
   t.is(await kube.knows(lost), true)
-  const given = tokenIn(await askGrant(lan, second))
+  const given = tokenIn(await askGrant(second))
   t.not(given, lost, 'an answer that was lost is given again, with another token')
   await kube.forgets(lost)
 
@@ -58,21 +73,30 @@ test('a token is refused to others, used twice, for another node, from an old bo
   const minutes = (Date.parse(expires) - Date.now()) / 60_000
   t.true(minutes > 5 && minutes <= 15, `it counts for minutes: ${minutes}`)
 
-  t.is(await kube.asks(given, 'system:node:first', 'other'), 'Denied', "another node's name")
-  t.regex((await lan.waitFor('kubelet-denied', SECOND.mac)).message, /system:node:first/)
-  t.is(await kube.asks(given, 'system:node:second', 'own'), 'Approved')
+  t.is(await kube.asks(given, await requestFor('first'), 'other'), 'Denied', "another node's name")
+  const denied = await lan.waitFor('kubelet-denied', SECOND.mac)
+  t.regex(denied.message, /system:node:first/)
+  const thief = await makeRequest('/O=system:nodes/CN=system:node:second')
+  t.is(await kube.asks(given, thief.pem, 'stolen'), 'Denied', 'another machine has come by the token')
+  const stolen = await lan.waitFor('kubelet-denied', SECOND.mac, ({ id }) => id > denied.id)
+  t.regex(stolen.message, /another key than the machine has made/)
+  t.is(await kube.asks(given, kubelet.pem, 'own'), 'Approved')
   await lan.waitFor('kubelet-approved', SECOND.mac)
-  t.is(await kube.asks(given, 'system:node:second', 'again'), 'Denied', 'a token is good for one certificate')
-  const used = await askGrant(lan, second)
+  t.is(
+    await kube.asks(given, await requestFor('second'), 'again'),
+    'Denied',
+    'a token is good for one certificate',
+  )
+  const used = await askGrant(second)
   t.is(used.status, '409')
   t.regex(used.text, /"code": ?"grant-used"/)
 
   const later = await lan.fromNow()
   await machine.reset()
   const again = await later.untilRunning(SECOND.mac)
-  const old = await askGrant(lan, again, { boot: second.bootId ?? '' })
+  const old = await askGrant(again, { boot: second.bootId ?? '' })
   t.is(old.status, '409', 'an old boot asks')
-  const fresh = tokenIn(await askGrant(lan, again))
+  const fresh = tokenIn(await askGrant(again))
   await kube.forgets(given)
   const past = Buffer.from(new Date(Date.now() - 60_000).toISOString()).toString('base64')
   const patch = JSON.stringify({ data: { expiration: past } })
@@ -89,19 +113,26 @@ test('a token is refused to others, used twice, for another node, from an old bo
   t.is(await lan.kubectl('get', 'nodes', '-o', 'name'), 'node/first\n')
 })
 
+interface Asking {
+  readonly mac?: Mac
+  readonly boot?: string
+  readonly kubeletKey: string
+}
+
 interface Answer {
   readonly status: string
   readonly text: string
 }
 
 /** Asks for a grant as the machine would, with its certificate: for itself and its boot, unless said otherwise. */
-async function askGrant(
+async function askGrantAs(
   lan: ClusterLan,
   machine: MachineView,
-  { mac = machine.mac, boot = machine.bootId ?? '' }: { mac?: Mac; boot?: string } = {},
+  { mac = machine.mac, boot = machine.bootId ?? '', kubeletKey }: Asking,
 ): Promise<Answer> {
   const { version } = lan.kubernetes
-  const body = JSON.stringify({ boot, kubernetes: version, node: 'none', address: machine.address })
+  const asked = { boot, kubernetes: version, node: 'none', kubeletKey, address: machine.address }
+  const body = JSON.stringify(asked)
   const answer = await lan.onMachine(
     machine,
     `cd /run/kit/identity && . /run/kit/env && curl -q -sS --cacert ca.pem --cert certificate.pem --key key.pem -w '\\nstatus %{http_code}' \
@@ -154,8 +185,7 @@ async function strangerAt(lan: ClusterLan, folder: string) {
         late: () => new KitError('unavailable', `The API still knows the token ${token.slice(0, 6)}`),
       }),
     /** Asks for a kubelet's certificate; resolves with what became of it. */
-    async asks(token: string, commonName: string, name: string): Promise<string> {
-      const { pem } = await makeRequest(`/O=system:nodes/CN=${commonName}`)
+    async asks(token: string, pem: string, name: string): Promise<string> {
       const file = join(folder, `${name}.json`)
       await writeFile(file, JSON.stringify(requestOf(name, pem)))
       const { exitCode, stderr } = await run(token, 'create', '-f', file)

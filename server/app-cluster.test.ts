@@ -46,7 +46,7 @@ const PROFILES = {
 }
 
 const asking = (boot: string, end: number) => ({
-  ...{ boot, kubernetes: 'v1.33.1', node: 'none', address: `10.77.0.${end}` },
+  ...{ boot, kubernetes: 'v1.33.1', node: 'none', kubeletKey: 'ab'.repeat(32), address: `10.77.0.${end}` },
 })
 
 /** By path. */

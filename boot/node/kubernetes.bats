@@ -104,7 +104,10 @@ v1.20.2 at 10.244.3.0/24 k8s.gcr.io/pause:3.2' ] || { echo "$output" && return 1
   start_kube
   heard '^node .*"state":"done","action":"join"'
   checks 'passed the node is Ready'
-  grep -q '"kubernetes":"v1.20.2","node":"none","address":' <(grep '^grant ' "$FOLDER/reports")
+  key="$(openssl pkey -in "$NOTES/kubelet.key" -pubout -outform DER | sha256sum | cut -d ' ' -f 1)"
+  grep -q "\"kubernetes\":\"v1.20.2\",\"node\":\"none\",\"kubeletKey\":\"$key\",\"address\":" <(grep '^grant ' "$FOLDER/reports")
+  [ "$(stat -c %a "$NOTES/kubelet.key")" = 600 ]
+  [ ! -e "$KIT_RUN/kubelet.key" ]
   heard '^node .*"state":"working","action":"join","step":"kubeadm"'
   grep -q "$TOKEN" "$NOTES/kubeadm.yaml"
   ! grep -rq "$TOKEN" "$KIT_RUN" "$ETC" "$NOTES/commands" "$BATS_TEST_TMPDIR/log" || return 1

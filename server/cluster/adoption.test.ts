@@ -105,12 +105,12 @@ test.serial(
     await cluster.ensureBasics()
     const wish = { nodeName: 'n1', mac: MAC, expiresMs: Date.now() + 900_000 }
     const { id, token } = await cluster.mintToken(wish)
-    grants.push({ tokenId: id, nodeName: 'n1', mac: MAC })
+    const { pem, keySha256 } = await makeRequest('/O=system:nodes/CN=system:node:n1')
+    grants.push({ tokenId: id, kubeletKey: keySha256, nodeName: 'n1', mac: MAC })
     const statusOf = async (path: string) => (await askKube(plane, { token }, { path })).status
     t.is(await statusOf('/api/v1/namespaces/kube-system/configmaps/kubeadm-config'), 200)
     t.is(await statusOf('/api/v1/nodes/n1'), 404)
 
-    const { pem } = await makeRequest('/O=system:nodes/CN=system:node:n1')
     const body = requestObject('joining', pem)
     t.is((await askKube(plane, { token }, { method: 'POST', path: REQUESTS_PATH, body })).status, 201)
     const jsonpath = 'jsonpath={.status.certificate}'

@@ -141,6 +141,6 @@ function subjectOf(base64: string): RequestSubject {
   try {
     return readRequestSubject(Buffer.from(base64, 'base64').toString('latin1'))
   } catch {
-    return { commonName: '', organizations: [], hasOtherNames: true }
+    return { commonName: '', organizations: [], hasOtherNames: true, keySha256: '' }
   }
 }

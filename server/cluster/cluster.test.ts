@@ -195,52 +195,57 @@ test.serial('sweepTokens() takes back what nobody knows, and no token of others'
   await cluster.revokeToken(kept.id)
 })
 
-test.serial('judgeRequests() lets a machine have its own name, and nobody another one', async (t) => {
-  const { id, token } = await mint({ nodeName: 'n1' })
-  const other = await mint({ nodeName: 'n2' })
-  grants.push({ tokenId: id, nodeName: 'n1', mac: MAC })
-  const nodes = ['/O=system:nodes/CN=system:node:n1', '/O=system:nodes/CN=system:node:n2'] as const
-  const cases = [
-    { name: 'right', subject: nodes[0], token, verdict: 'approve' },
-    { name: 'wrong-name', subject: nodes[1], token, verdict: 'deny' },
-    { name: 'other-token', subject: nodes[1], token: other.token, verdict: 'deny' },
-    { name: 'other-group', subject: '/O=admins/CN=system:node:n1', token, verdict: 'deny' },
-  ] as const
-  heard = []
-  const made = new Map<string, string>()
-  for (const { name, subject, token: by } of cases) {
-    const { pem, key } = await makeRequest(subject)
-    made.set(name, key)
-    const body = requestObject(name, pem)
-    const sent = await askKube(plane, { token: by }, { method: 'POST', path: REQUESTS_PATH, body })
-    t.is(sent.status, 201, JSON.stringify(sent.body))
-  }
-  await new Promise<void>((resolve) => {
-    hear = () => heard.length === cases.length && resolve()
-    hear()
-  })
-  for (const { name, verdict } of cases)
-    t.is(heard.find(({ request }) => request.name === name)?.verdict.kind, verdict, name)
-  t.regex(reasonOf('wrong-name'), /its grant for system:node:n1/)
-  t.regex(reasonOf('other-token'), /no open grant/)
-  t.regex(reasonOf('other-group'), /groups "admins"/)
+test.serial(
+  'judgeRequests() lets a machine have its own name with its own key, and nobody anything else',
+  async (t) => {
+    const { id, token } = await mint({ nodeName: 'n1' })
+    const other = await mint({ nodeName: 'n2' })
+    const nodes = ['/O=system:nodes/CN=system:node:n1', '/O=system:nodes/CN=system:node:n2'] as const
+    const cases = [
+      { name: 'right', subject: nodes[0], token, verdict: 'approve' },
+      { name: 'other-key', subject: nodes[0], token, verdict: 'deny' },
+      { name: 'wrong-name', subject: nodes[1], token, verdict: 'deny' },
+      { name: 'other-token', subject: nodes[1], token: other.token, verdict: 'deny' },
+      { name: 'other-group', subject: '/O=admins/CN=system:node:n1', token, verdict: 'deny' },
+    ] as const
+    heard = []
+    const made = new Map<string, string>()
+    for (const { name, subject, token: by } of cases) {
+      const { pem, key, keySha256 } = await makeRequest(subject)
+      made.set(name, key)
+      if (name === 'right') grants.push({ tokenId: id, kubeletKey: keySha256, nodeName: 'n1', mac: MAC })
+      const body = requestObject(name, pem)
+      const sent = await askKube(plane, { token: by }, { method: 'POST', path: REQUESTS_PATH, body })
+      t.is(sent.status, 201, JSON.stringify(sent.body))
+    }
+    await new Promise<void>((resolve) => {
+      hear = () => heard.length === cases.length && resolve()
+      hear()
+    })
+    for (const { name, verdict } of cases)
+      t.is(heard.find(({ request }) => request.name === name)?.verdict.kind, verdict, name)
+    t.regex(reasonOf('wrong-name'), /its grant for system:node:n1/)
+    t.regex(reasonOf('other-token'), /no open grant/)
+    t.regex(reasonOf('other-group'), /groups "admins"/)
+    t.regex(reasonOf('other-key'), /another key than the machine has made/)
 
-  const cert = await certificateOf('right')
-  t.is(await plane.kubectl(['get', 'csr', 'wrong-name', '-o', 'jsonpath={.status.certificate}']), '')
-  const denied = await plane.kubectl(['get', 'csr', 'wrong-name', '-o', 'jsonpath={.status.conditions[0]}'])
-  t.like(JSON.parse(denied), { type: 'Denied', reason: 'KatesKit' })
+    const cert = await certificateOf('right')
+    t.is(await plane.kubectl(['get', 'csr', 'wrong-name', '-o', 'jsonpath={.status.certificate}']), '')
+    const denied = await plane.kubectl(['get', 'csr', 'wrong-name', '-o', 'jsonpath={.status.conditions[0]}'])
+    t.like(JSON.parse(denied), { type: 'Denied', reason: 'KatesKit' })
 
-  // A node's renewal is no matter of grants: it is let by Kubernetes' own controller, and nobody here hears of it.
-  heard = []
-  certificate = { cert, key: made.get('right') ?? '' }
-  const renewal = requestObject('renewal', (await makeRequest(nodes[0])).pem)
-  const sent = await askKube(plane, { certificate }, { method: 'POST', path: REQUESTS_PATH, body: renewal })
-  t.is(sent.status, 201)
-  t.true((await certificateOf('renewal')).startsWith('-----BEGIN CERTIFICATE-----'))
-  t.deepEqual(heard, [])
-  await cluster.revokeToken(id)
-  await cluster.revokeToken(other.id)
-})
+    // A node's renewal is no matter of grants: it is let by Kubernetes' own controller, and nobody here hears of it.
+    heard = []
+    certificate = { cert, key: made.get('right') ?? '' }
+    const renewal = requestObject('renewal', (await makeRequest(nodes[0])).pem)
+    const sent = await askKube(plane, { certificate }, { method: 'POST', path: REQUESTS_PATH, body: renewal })
+    t.is(sent.status, 201)
+    t.true((await certificateOf('renewal')).startsWith('-----BEGIN CERTIFICATE-----'))
+    t.deepEqual(heard, [])
+    await cluster.revokeToken(id)
+    await cluster.revokeToken(other.id)
+  },
+)
 
 function reasonOf(name: string): string {
   const verdict = heard.find(({ request }) => request.name === name)?.verdict

@@ -18,14 +18,15 @@ import { readMembers } from './etcd-client.ts'
 import { follow, type WatchedObject } from './follow.ts'
 import { readKubeconfig } from './kubeconfig.ts'
 import { MARKS_ANNOTATION, parseTaint, planMarks } from './marks.ts'
-import { readRequestSubject } from './request-subject.ts'
+import { type RequestSubject, readRequestSubject } from './request-subject.ts'
 
 const NODE = '/O=system:nodes/CN=system:node:n1'
 const PLAIN = { commonName: 'system:node:n1', organizations: ['system:nodes'], hasOtherNames: false }
+const withoutKey = ({ keySha256: _key, ...rest }: RequestSubject): Omit<RequestSubject, 'keySha256'> => rest
 
 test('readRequestSubject() reads what kubelets send, and shows whatever is more than that', async (t) => {
   const read = async (subject: string, ...more: string[]) =>
-    readRequestSubject((await makeRequest(subject, ...more)).pem)
+    withoutKey(readRequestSubject((await makeRequest(subject, ...more)).pem))
   t.deepEqual(await read(NODE), PLAIN)
   t.deepEqual(await read('/CN=system:node:n1/O=system:nodes'), PLAIN)
   t.deepEqual(await read(NODE, '-addext', 'subjectAltName=DNS:api'), { ...PLAIN, hasOtherNames: true })
@@ -38,7 +39,7 @@ test('readRequestSubject() reads what kubelets send, and shows whatever is more 
 })
 
 test('readRequestSubject() refuses what readers may read differently', async (t) => {
-  const { pem } = await makeRequest(NODE)
+  const { pem, keySha256 } = await makeRequest(NODE)
   const subjects = [`${NODE}/CN=system:node:n2`, '/O=system:nodes+CN=system:node:n1', '/CN=système']
   for (const subject of subjects) {
     const other = await makeRequest(subject, '-multivalue-rdn', '-utf8')
@@ -47,7 +48,7 @@ test('readRequestSubject() refuses what readers may read differently', async (t)
   const der = Buffer.from(pem.split('\n').slice(1, -2).join(''), 'base64')
   const wrap = (bytes: Uint8Array) =>
     `-----BEGIN CERTIFICATE REQUEST-----\n${Buffer.from(bytes).toString('base64')}\n-----END CERTIFICATE REQUEST-----\n`
-  t.deepEqual(readRequestSubject(wrap(der)), PLAIN)
+  t.deepEqual(readRequestSubject(wrap(der)), { ...PLAIN, keySha256 })
   const texts = [
     ...['', 'x', `${pem}${pem}`, `hello\n${pem}`, `${pem}tail`, pem.replaceAll('REQUEST', 'REQUESTS')],
     ...[wrap(Buffer.concat([der, Buffer.from([0])])), wrap(der.subarray(1)), 'x'.repeat(9_000)],

@@ -1,4 +1,6 @@
-// Reading whom a kubelet's certificate request is for (PKCS #10, RFC 2986). Anybody with a token writes these.
+// Reading whom a kubelet's certificate request is for, and which key (PKCS #10, RFC 2986). Anybody with a token writes these.
+
+import { createHash } from 'node:crypto'
 
 import forge from 'node-forge'
 
@@ -9,6 +11,8 @@ export interface RequestSubject {
   readonly organizations: readonly string[]
   /** Any attribute (they carry further names), or anything in the subject but common name and organizations. */
   readonly hasOtherNames: boolean
+  /** Hex, of the SubjectPublicKeyInfo in DER. */
+  readonly keySha256: string
 }
 
 /** One with an RSA key of 4096 bits and many names is below 4 KiB. */
@@ -44,6 +48,7 @@ export function readRequestSubject(pem: string): RequestSubject {
     commonName: commonNames[0]?.text ?? '',
     organizations: organizations.map(({ text }) => text),
     hasOtherNames: names.length > commonNames.length + organizations.length || !isEmpty(attributes),
+    keySha256: createHash('sha256').update(asn1.toDer(key).getBytes(), 'latin1').digest('hex'),
   }
 }
 

@@ -40,6 +40,10 @@ const GRANT_REQUEST = z.object({
   kubernetes: VERSION,
   node: z.enum(['none', 'member']),
   nodeVersion: VERSION.exactOptional(),
+  kubeletKey: z
+    .string()
+    .regex(/^[0-9a-f]{64}$/, '64 hex digits')
+    .exactOptional(),
   etcd: z
     .string()
     .regex(/^[0-9a-f]{16}$/, '16 hex digits')

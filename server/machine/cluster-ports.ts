@@ -70,6 +70,8 @@ export interface GrantRecord {
   readonly action: NodeAction
   /** Of the bootstrap token (the part that is no secret), while there is one. */
   readonly tokenId?: string
+  /** The only key that a certificate is signed for by that token. */
+  readonly kubeletKey?: string
   /** sha256 of what a `restore` takes. */
   readonly snapshot?: string
   /** Of Kubernetes: what the node has when it is done. */
@@ -183,6 +185,8 @@ export interface NodeCertificateRequest {
   readonly commonName: string
   readonly organizations: readonly string[]
   readonly hasOtherNames: boolean
+  /** Of the key that it is for: of its SubjectPublicKeyInfo, hex. Whoever asks has it. */
+  readonly keySha256: string
 }
 
 export type RequestVerdict =
@@ -265,6 +269,8 @@ export interface GrantRequest {
   readonly node: 'none' | 'member'
   /** Of the node as it was joined or upgraded last. */
   readonly nodeVersion?: string
+  /** Of the key that it has made for its kubelet: sha256 of its SubjectPublicKeyInfo, hex. Nobody joins without. */
+  readonly kubeletKey?: string
   /** The cluster whose data it has. */
   readonly etcd?: string
   readonly address: Ipv4

@@ -5,6 +5,7 @@ import test, { type ExecutionContext } from 'ava'
 import { KitError } from '#lib/errors.ts'
 import {
   foundCluster,
+  kubeletKeyOf,
   macOf,
   memberOf,
   nameOf,
@@ -29,6 +30,7 @@ const requestOf = (tokenId: string, number: number): NodeCertificateRequest => (
   ...{ name: 'csr-1', username: `system:bootstrap:${tokenId}`, groups: [BOOTSTRAP_GROUP] },
   ...{ usages: ['client auth', 'digital signature'], signerName: KUBELET_SIGNER },
   ...{ commonName: `system:node:${nameOf(number)}`, organizations: ['system:nodes'], hasOtherNames: false },
+  keySha256: kubeletKeyOf(number),
 })
 
 test('grant() makes one founder of two that ask at once, and tells the other to wait', async (t) => {
@@ -169,10 +171,27 @@ test('grant() refuses a key of another machine, and one that is not known', asyn
   await foundCluster(own)
   await own.boot(2, 'b2')
   await own.boot(3, 'b3')
-  const request = { boot: 'b2', kubernetes: VERSION, node: 'none', address: nodeOf(2).address } as never
+  const kubeletKey = kubeletKeyOf(2)
+  const request = {
+    boot: 'b2',
+    kubeletKey,
+    kubernetes: VERSION,
+    node: 'none',
+    address: nodeOf(2).address,
+  } as never
   const ask = (keySha256: string) => () => own.nodeDesk.grant(macOf(2), request, { keySha256 })
   t.is(await codeOf(t, ask(own.by(3).keySha256)), 'wrong-machine')
   t.is(await codeOf(t, ask('ff'.repeat(32))), 'identity-needed')
+})
+
+test('grant() gives no token to a machine that names no key of its kubelet', async (t) => {
+  const own = await startCluster(t, { 1: CP, 2: WORKER })
+  await foundCluster(own)
+  await own.boot(2, 'b2')
+  t.is(await codeOf(t, () => own.ask(2, 'b2', { kubeletKey: undefined as never })), 'conflict')
+  t.is(own.cluster.tokens.size, 0)
+  t.is((await own.ask(2, 'b2')).kind, 'grant')
+  t.is(own.cluster.tokens.size, 1)
 })
 
 test('control planes join one after another, and one that says nothing for half an hour holds up nobody', async (t) => {

@@ -71,6 +71,7 @@ export class NodeGrants {
     const { mac } = profile
     const { action } = decision
     const name = this.#nameFor(granting)
+    if (JOINS.includes(action)) requireKubeletKey(asked)
     this.#requireUnused(mac, asked.boot, action)
     this.#requireName(mac, name)
     await this.#endEarlier(mac, granting)
@@ -180,6 +181,7 @@ export class NodeGrants {
     const grant: GrantRecord = {
       ...{ boot: asked.boot, mac: profile.mac, keySha256: by.keySha256, action: decision.action },
       ...(token !== undefined && { tokenId: token.id }),
+      ...(asked.kubeletKey !== undefined && { kubeletKey: asked.kubeletKey }),
       ...(decision.snapshot !== undefined && { snapshot: decision.snapshot }),
       ...{ version: asked.kubernetes, issuedMs, expiresMs: issuedMs + LIFE_MS, state: 'open' },
     }
@@ -225,4 +227,12 @@ export class NodeGrants {
       fix: `give one of them another name in its file hostname, or kateskit remove ${other.mac}`,
     })
   }
+}
+
+/** A token alone would be good for whoever has it. */
+function requireKubeletKey({ kubeletKey }: GrantRequest): void {
+  if (kubeletKey !== undefined) return
+  throw new KitError('conflict', 'Cannot hand out a grant: the machine names no key of its kubelet', {
+    fix: 'promote a newer image to its channel',
+  })
 }

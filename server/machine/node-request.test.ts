@@ -9,8 +9,8 @@ import { BOOTSTRAP_GROUP, judgeNodeRequest, KUBELET_SIGNER } from './node-reques
 
 const MAC = parseMac('52:54:00:00:00:01')
 const GRANTS = [
-  { tokenId: 'aaaaaa', nodeName: 'n1', mac: MAC },
-  { tokenId: 'bbbbbb', nodeName: 'n2', mac: parseMac('52:54:00:00:00:02') },
+  { tokenId: 'aaaaaa', kubeletKey: 'a'.repeat(64), nodeName: 'n1', mac: MAC },
+  { tokenId: 'bbbbbb', kubeletKey: 'b'.repeat(64), nodeName: 'n2', mac: parseMac('52:54:00:00:00:02') },
 ]
 const RIGHT: NodeCertificateRequest = {
   name: 'node-csr-1',
@@ -21,6 +21,7 @@ const RIGHT: NodeCertificateRequest = {
   commonName: 'system:node:n1',
   organizations: ['system:nodes'],
   hasOtherNames: false,
+  keySha256: 'a'.repeat(64),
 }
 
 const judge = (change: Partial<NodeCertificateRequest>): RequestVerdict =>
@@ -43,6 +44,8 @@ test('judgeNodeRequest() denies anything else that a bearer of our tokens asks f
     [{ organizations: ['system:masters'] }, /groups "system:masters"/],
     [{ organizations: ['system:nodes', 'system:masters'] }, /groups/],
     [{ hasOtherNames: true }, /other names/],
+    [{ keySha256: 'b'.repeat(64) }, /another key than the machine has made/],
+    [{ keySha256: '' }, /another key/],
     [{ signerName: 'kubernetes.io/kube-apiserver-client' }, /signer/],
     [{ signerName: 'kubernetes.io/kubelet-serving' }, /signer/],
     [{ usages: ['digital signature'] }, /usages/],

@@ -12,6 +12,8 @@ export const KUBELET_SIGNER = 'kubernetes.io/kube-apiserver-client-kubelet'
 /** A grant whose token may still be used. */
 export interface OpenGrant {
   readonly tokenId: string
+  /** sha256 of the key that the machine has made for its kubelet. */
+  readonly kubeletKey: string
   readonly nodeName: string
   readonly mac: Mac
 }
@@ -31,17 +33,19 @@ export function judgeNodeRequest(
   if (tokenId === undefined || !request.groups.includes(BOOTSTRAP_GROUP)) return { kind: 'leave' }
   const grant = openGrants.find((open) => open.tokenId === tokenId)
   if (grant === undefined) return { kind: 'deny', reason: `its token ${tokenId} belongs to no open grant` }
-  const reason = findFault(request, grant.nodeName)
+  const reason = findFault(request, grant)
   return reason === undefined ? { kind: 'approve', mac: grant.mac } : { kind: 'deny', reason, mac: grant.mac }
 }
 
-function findFault(request: NodeCertificateRequest, nodeName: string): string | undefined {
+function findFault(request: NodeCertificateRequest, { nodeName, kubeletKey }: OpenGrant): string | undefined {
   const { signerName, commonName, organizations, usages } = request
   const wanted = `system:node:${nodeName}`
   if (signerName !== KUBELET_SIGNER) return `it is for the signer ${quote(signerName)}, not ${KUBELET_SIGNER}`
   if (commonName !== wanted) return `it is for ${quote(commonName)}, its grant for ${wanted}`
   if (organizations.length !== 1 || organizations[0] !== NODES_GROUP)
     return `it is for the groups ${quote(organizations.join(', '))}, not ${NODES_GROUP}`
+  if (request.keySha256 !== kubeletKey)
+    return 'it is for another key than the machine has made for its kubelet'
   if (request.hasOtherNames) return 'it asks for other names as well'
   const missing = USAGES.needed.filter((usage) => !usages.includes(usage))
   const further = usages.filter((usage) => ![...USAGES.needed, ...USAGES.allowed].includes(usage))

@@ -202,10 +202,11 @@ export class NodeWatch implements Service {
   #openGrants() {
     const { book, clock } = this.#options
     const nowMs = clock.nowMs()
-    return book.grants().flatMap(({ mac, tokenId, state, expiresMs }) => {
+    return book.grants().flatMap(({ mac, tokenId, kubeletKey, state, expiresMs }) => {
       const nodeName = book.node(mac)?.name
-      const isOpen = state === 'open' && expiresMs > nowMs
-      return isOpen && tokenId !== undefined && nodeName !== undefined ? [{ tokenId, nodeName, mac }] : []
+      if (state !== 'open' || expiresMs <= nowMs) return []
+      if (tokenId === undefined || kubeletKey === undefined || nodeName === undefined) return []
+      return [{ tokenId, kubeletKey, nodeName, mac }]
     })
   }
 

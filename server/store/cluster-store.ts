@@ -133,6 +133,7 @@ function grantFromRow(row: GrantRow): GrantRecord {
   return {
     ...{ boot: row.boot, mac: row.mac, keySha256: row.key_sha256, action: row.action },
     ...(row.token_id !== null && { tokenId: row.token_id }),
+    ...(row.kubelet_key !== null && { kubeletKey: row.kubelet_key }),
     ...(row.snapshot !== null && { snapshot: row.snapshot }),
     version: row.version,
     ...{ issuedMs: row.issued_ms, expiresMs: row.expires_ms, state: row.state },
@@ -144,6 +145,7 @@ function rowFromGrant(grant: GrantRecord): GrantRow {
     ...{ boot: grant.boot, mac: grant.mac, key_sha256: grant.keySha256, action: grant.action },
     ...{
       token_id: grant.tokenId ?? null,
+      kubelet_key: grant.kubeletKey ?? null,
       snapshot: grant.snapshot ?? null,
       version: grant.version,
       issued_ms: grant.issuedMs,

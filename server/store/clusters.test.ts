@@ -27,7 +27,13 @@ test('the cluster, its nodes and grants keep every field over a restart', async 
   const store = await open(t, file)
   const cluster: ClusterRecord = { ...CLUSTER, founder: MAC, isUp: true, restoreFrom: 'ff' }
   const node: NodeRecord = { ...NODE, hasJoined: true, drainedBoot: 'b7', reason: 'why', machineId: 'm' }
-  const grant: GrantRecord = { ...GRANT, tokenId: 'abcdef', snapshot: 'ee', state: 'used' }
+  const grant: GrantRecord = {
+    ...GRANT,
+    tokenId: 'abcdef',
+    kubeletKey: 'ab'.repeat(32),
+    snapshot: 'ee',
+    state: 'used',
+  }
   t.is(await store.clusters.cluster(), undefined)
   for (const each of [CLUSTER, cluster]) await store.clusters.saveCluster(each)
   for (const each of [NODE, node, { ...NODE, mac: OTHER, index: 1 }]) await store.clusters.saveNode(each)

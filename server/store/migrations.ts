@@ -137,6 +137,7 @@ const MIGRATIONS: readonly Migration[] = [
       ) strict, without rowid`,
     ],
   },
+  { name: '2026-11-kubelet-keys', statements: ['alter table grants add column kubelet_key text'] },
 ]
 
 /**

@@ -193,6 +193,7 @@ export interface GrantRow {
   action: NodeAction
   /** The part of the token that is no secret. */
   token_id: string | null
+  kubelet_key: string | null
   snapshot: string | null
   version: string
   issued_ms: number

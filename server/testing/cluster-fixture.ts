@@ -19,6 +19,7 @@ import { TurnedClock } from './turned-clock.ts'
 
 export const VERSION = 'v1.33.1'
 export const macOf = (number: number): Mac => parseMac(`02:4b:69:74:00:0${number}`)
+export const kubeletKeyOf = (number: number): string => `${number}`.repeat(64)
 const keyOf = (mac: Mac) => `${mac.slice(-2)}`.repeat(32)
 
 /** Machine 1 to 9; `role` and settings by their number. */
@@ -70,7 +71,8 @@ export async function startCluster(t: ExecutionContext, given: Roles, options: C
   const by = (number: number) => ({ keySha256: keyOf(macOf(number)) })
   const ask = (number: number, id: string, more: Partial<GrantRequest> = {}) => {
     const address = parseIpv4(`10.0.0.${number}`)
-    const request = { boot: id, kubernetes: VERSION, node: 'none' as const, address, ...more }
+    const kubeletKey = kubeletKeyOf(number)
+    const request = { boot: id, kubernetes: VERSION, node: 'none' as const, kubeletKey, address, ...more }
     return domain.nodeDesk.grant(macOf(number), request, by(number))
   }
   const tell = (number: number, report: NodeReport) =>

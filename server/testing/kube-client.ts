@@ -1,5 +1,6 @@
 // Asking a real API server as anybody: with a token, with a certificate, or as nobody; and what kubelets send it.
 
+import { createHash, createPublicKey } from 'node:crypto'
 import { request } from 'node:https'
 
 import { commandOutput } from '#lib/process.ts'
@@ -51,6 +52,8 @@ export interface MadeRequest {
   readonly pem: string
   /** PEM, of an EC key, as kubelets have. */
   readonly key: string
+  /** As a machine names it when it asks for its grant. */
+  readonly keySha256: string
 }
 
 /** By openssl: `subject` as `/O=system:nodes/CN=system:node:n1`; `further` are more of its arguments. */
@@ -60,7 +63,8 @@ export async function makeRequest(subject: string, ...further: readonly string[]
     ...['-keyout', '-', '-subj', subject, ...further],
   ])
   const [key = '', pem = ''] = both.match(/-----BEGIN [^-]+-----[^-]+-----END [^-]+-----\n/g) ?? []
-  return { pem, key }
+  const der = createPublicKey(key).export({ type: 'spki', format: 'der' })
+  return { pem, key, keySha256: createHash('sha256').update(der).digest('hex') }
 }
 
 const KUBELET_USAGES = ['digital signature', 'key encipherment', 'client auth']

@@ -115,7 +115,7 @@ export class ProvedMachine {
     await this.checkIn('running')
     const target = await this.tls('GET', `${this.#path('target')}?boot=${this.boot}`)
     if (target.status !== 200) throw new Error(`It has no target: ${target.status} ${target.text}`)
-    const asked = { kubernetes: 'v1.33.1', node: 'none', address: this.from }
+    const asked = { kubernetes: 'v1.33.1', node: 'none', kubeletKey: '0'.repeat(64), address: this.from }
     const grant = await this.tls('POST', this.#path('grant'), { boot: this.boot, ...asked })
     if (grant.status !== 202) throw new Error(`It does not wait for a cluster: ${grant.status} ${grant.text}`)
     return this.tls('GET', `${this.#path('secrets')}?boot=${this.boot}`)

@@ -4,6 +4,7 @@
 # shellcheck disable=SC2034,SC2153 # ASKED_WHY is for who asked; KIT_BOOT is the environment's, or the agent's
 
 KUBE_GRANT="$KIT_RUN/grant"
+KUBELET_KEY="$KIT_RUN/kubelet.key"
 : "${GRANT_WAIT_SECONDS:=50}"
 GRANT_LIMIT_BYTES=1048576
 MESSAGE_BYTES=900
@@ -18,13 +19,25 @@ grant_value() {
   kube_line "$KUBE_GRANT/files/action" "$1"
 }
 
+# kubelet_key: makes the key that this machine's kubelet will have, one for a boot, in memory, and prints what it is known by: the sha256 of
+# its public half (SubjectPublicKeyInfo, DER). The server signs a certificate for no other, so a token that got lost is of use to nobody.
+kubelet_key() {
+  [ -s "$KUBELET_KEY" ] ||
+    (umask 077 && openssl genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$KUBELET_KEY.new" && mv "$KUBELET_KEY.new" "$KUBELET_KEY") || return 1
+  openssl pkey -in "$KUBELET_KEY" -pubout -outform DER | sha256sum | cut -d ' ' -f 1
+}
+
 grant_body() {
   local node=none cluster address
   ! is_member || node=member
   cluster="$(etcd_cluster)"
   address="$(own_address)"
   printf '{"boot":%s,"kubernetes":%s,"node":"%s"' "$(json_string "$KIT_BOOT")" "$(json_string "$(kube_version)")" "$node"
-  [ "$node" = none ] || printf ',"nodeVersion":%s' "$(json_string "$(kube_line "$KUBE_NODE" version)")"
+  if [ "$node" = none ]; then
+    printf ',"kubeletKey":"%s"' "$(kubelet_key)"
+  else
+    printf ',"nodeVersion":%s' "$(json_string "$(kube_line "$KUBE_NODE" version)")"
+  fi
   [ -z "$cluster" ] || printf ',"etcd":"%s"' "$cluster"
   printf ',"address":%s}' "$(json_string "$address")"
 }

@@ -75,6 +75,13 @@ lay_keys() {
   ) 2>>"$KUBE_LOG" || { KUBE_WHY='Cannot write the keys of the cluster to /etc/kubernetes: no room left' && return 1; }
 }
 
+# lay_kubelet_key: where a kubelet that has no certificate looks for a key before it makes one (Kubernetes, pkg/kubelet/certificate/bootstrap).
+lay_kubelet_key() {
+  put_private "$KUBE_LIB/pki/kubelet-client.key.tmp" <"$KUBELET_KEY" && return 0
+  KUBE_WHY="Cannot write the kubelet's key to /var/lib/kubelet: no room left"
+  return 1
+}
+
 # begin_work ACTION: from here on the machine is no node until finish_work.
 begin_work() {
   local name role=worker
@@ -101,7 +108,7 @@ finish_work() {
   name_runtime
   printf '%s\n' "$action" | put_private "$KUBE_DONE"
   grep -E '^(role|cluster|name|version) ' "$KUBE_WORK" | put_private "$KUBE_NODE" || { KUBE_WHY='Cannot write to /etc/kubernetes: no room left' && return 1; }
-  rm -f "$KUBE_WORK" "$KIT_RUN/etcd-snapshot-next"
+  rm -f "$KUBE_WORK" "$KUBELET_KEY" "$KIT_RUN/etcd-snapshot-next"
   : >"$KIT_RUN/node-started"
   echo "is a node: $(kube_line "$KUBE_NODE" name), Kubernetes $(kube_line "$KUBE_NODE" version)"
 }
@@ -137,7 +144,7 @@ cluster_is_made() {
 
 # join_cluster ACTION
 join_cluster() {
-  begin_work "$1" || return 1
+  begin_work "$1" && lay_kubelet_key || return 1
   if [ "$1" = join-control-plane ]; then
     # The server has taken the member that this was out of etcd: its data is of no use to the others.
     set_etcd_aside && lay_keys || return 1
