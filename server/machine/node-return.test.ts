@@ -12,9 +12,12 @@ import {
   nodeOf,
   settled,
   startCluster,
+  VERSION,
 } from '#testing/cluster-fixture.ts'
+import { open } from '#testing/store-fixture.ts'
 
 import type { ClusterNode, RemovedNode } from './cluster-ports.ts'
+import { NodeBook } from './node-book.ts'
 import { findReturned, type ReturnFacts } from './node-return.ts'
 
 const REMOVED: RemovedNode = { mac: macOf(2), name: nameOf(2), machineId: machineIdOf(2), atMs: 0 }
@@ -45,10 +48,13 @@ async function until(isThere: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await isThere())) await new Promise(setImmediate)
 }
 
-/** Resolves when the watch has done with the Nodes as they are now: it works in order. */
+/** Resolves when the watch has done with the Nodes as they are now: it works in order, and a report waits for it. */
 async function change(own: ClusterFixture, live: ClusterNode[]): Promise<void> {
   own.cluster.change(live)
-  await own.tell(1, { boot: 'founding', state: 'working', action: 'init' })
+  const isAdopted = (await own.store.clusters.cluster())?.isAdopted === true
+  await (isAdopted
+    ? own.tell(3, { boot: 'b3', state: 'working', action: 'join' })
+    : own.tell(1, { boot: 'founding', state: 'working', action: 'init' }))
 }
 
 async function turnedAway(own: ClusterFixture) {
@@ -123,21 +129,26 @@ test('a machine that was removed by force while the API was away is known again 
 })
 
 test('in an adopted cluster a Node that is there again is told of once, and stays', async (t) => {
-  const own = await startCluster(t, { 2: WORKER })
+  const own = await startCluster(t, { 2: WORKER, 3: WORKER })
   own.cluster.isReachable = true
   await own.clusters.adopt('apiVersion: v1', 'token lab')
+  await own.boot(3, 'b3')
+  await own.ask(3, 'b3')
   await join(own, 'b2')
   await own.clusters.removeMachine(macOf(2), { force: false, by: 'token lab' })
   own.cluster.calls.length = 0
-  for (const uid of ['made again', 'made again', 'made once more']) {
-    own.cluster.change([first, { ...second, uid }])
-    await until(async () => (await turnedAway(own)).length >= (uid === 'made again' ? 1 : 2))
+  for (const [uid, times] of [
+    ['made again', 1],
+    ['made again', 1],
+    ['made once more', 2],
+  ] as const) {
+    await change(own, [first, { ...second, uid }])
+    t.is((await turnedAway(own)).length, times)
   }
   t.false(own.cluster.calls.includes(`forgetNode ${nameOf(2)}`))
-  const events = await turnedAway(own)
-  t.is(events.length, 2)
-  t.like(events[0], { mac: macOf(2), data: { deleted: false } })
-  t.regex(events[0]?.message ?? '', new RegExp(`kubectl delete node ${nameOf(2)}`))
+  const [event] = await turnedAway(own)
+  t.like(event, { mac: macOf(2), data: { deleted: false } })
+  t.regex(event?.message ?? '', new RegExp(`kubectl delete node ${nameOf(2)}`))
 })
 
 test('a machine that is given its part again is welcome, and one of a cluster that was forgotten is unknown', async (t) => {
@@ -151,4 +162,17 @@ test('a machine that is given its part again is welcome, and one of a cluster th
   t.is((await own.store.clusters.removedNodes()).length, 1)
   await own.clusters.forget('token lab')
   t.deepEqual(await own.store.clusters.removedNodes(), [])
+})
+
+test('removedNodes() is without those whose machine or name is a node again, and empty without a cluster', async (t) => {
+  const book = new NodeBook((await open(t)).clusters)
+  const others = [3, 4].map((number) => ({ ...REMOVED, mac: macOf(number), name: nameOf(number) }))
+  for (const node of [REMOVED, ...others]) await book.saveRemovedNode(node)
+  const node = { role: 'worker', index: 0, state: 'granted', version: VERSION, sinceMs: 0 } as const
+  await book.saveNode({ ...node, mac: macOf(2), name: 'another' })
+  t.deepEqual(book.removedNodes(), others)
+  await book.saveNode({ ...node, mac: macOf(5), name: nameOf(3) })
+  t.deepEqual(book.removedNodes(), others.slice(1))
+  await book.forgetCluster()
+  t.deepEqual(book.removedNodes(), [])
 })
