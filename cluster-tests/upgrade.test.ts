@@ -186,7 +186,8 @@ async function takeOut(t: Asserts, lan: ClusterLan, person: Person): Promise<voi
   t.is(await lan.kubectl('get', 'pods', '-l', 'app=web', '-o', 'jsonpath={.items[*].spec.nodeName}'), '')
   t.is(await lan.kubectl('-n', 'kube-system', 'get', 'secrets', ...TOKENS), '')
   await t.throwsAsync(access(join(lan.profiles, 'machines', macToPath(SECOND.mac), 'role')))
-  const asking = { boot: second.bootId, kubernetes: NEW, node: 'none', address: second.address }
+  const kubeletKey = 'ab'.repeat(32)
+  const asking = { boot: second.bootId, kubernetes: NEW, node: 'none', kubeletKey, address: second.address }
   t.regex(await asks(lan, second, 'target'), /"identity-needed".*\n403$/s)
   t.regex(await asks(lan, second, 'grant?wait=1', asking), /"identity-needed".*\n403$/s)
   await isTurnedAway(t, lan, second)

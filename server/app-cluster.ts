@@ -69,12 +69,12 @@ type Goods = Pick<ClusterAdapters, 'clusterKeys' | 'snapshots' | 'registry' | 'a
 async function packGrant(order: NodeOrder, config: Config, goods: Goods): Promise<Uint8Array> {
   const { clusterKeys, snapshots, registry, adopted } = goods
   const settings = await clusterSettings(config, registry)
-  const { publicKeySha256 } = order.cluster.isAdopted
+  const authority = order.cluster.isAdopted
     ? await readAdopted((await adopted.read()) ?? '')
     : await clusterKeys.authority()
   const snapshot = order.snapshot === undefined ? undefined : snapshots.find(order.snapshot)
   const files = grantFiles(order, settings, {
-    caSha256: publicKeySha256,
+    authority,
     pkiFiles: needsPki(order) ? await clusterKeys.controlPlaneFiles() : new Map(),
     ...(snapshot !== undefined && { snapshotSizeBytes: snapshot.sizeBytes }),
   })
@@ -121,6 +121,7 @@ async function readAdopted(text: string) {
   const publicKey = new X509Certificate(authority).publicKey.export({ type: 'spki', format: 'der' })
   return {
     endpoint: `${hostname}:${port || 443}`,
+    certificate: authority,
     publicKeySha256: createHash('sha256').update(publicKey).digest('hex'),
   }
 }

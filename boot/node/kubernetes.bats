@@ -104,9 +104,13 @@ v1.20.2 at 10.244.3.0/24 k8s.gcr.io/pause:3.2' ] || { echo "$output" && return 1
   start_kube
   heard '^node .*"state":"done","action":"join"'
   checks 'passed the node is Ready'
-  key="$(openssl pkey -in "$NOTES/kubelet.key" -pubout -outform DER | sha256sum | cut -d ' ' -f 1)"
+  own="$KIT_LIVE/var/lib/kubelet/pki/kubelet-client-current.pem"
+  [ -L "$own" ]
+  key="$(openssl pkey -in "$own" -pubout -outform DER | sha256sum | cut -d ' ' -f 1)"
+  [ "$(openssl req -in "$own" -noout -pubkey)" = "$(openssl pkey -in "$own" -pubout)" ]
+  openssl req -in "$own" -noout -subject | tr -d ' ' | grep -qx "subject=O=system:nodes,CN=system:node:$NAME"
   grep -q "\"kubernetes\":\"v1.20.2\",\"node\":\"none\",\"kubeletKey\":\"$key\",\"address\":" <(grep '^grant ' "$FOLDER/reports")
-  [ "$(stat -c %a "$NOTES/kubelet.key")" = 600 ]
+  [ "$(stat -Lc %a "$own")" = 600 ]
   [ ! -e "$KIT_RUN/kubelet.key" ]
   heard '^node .*"state":"working","action":"join","step":"kubeadm"'
   grep -q "$TOKEN" "$NOTES/kubeadm.yaml"
@@ -119,6 +123,16 @@ v1.20.2 at 10.244.3.0/24 k8s.gcr.io/pause:3.2' ] || { echo "$output" && return 1
   grep -qx "ready $KIT_IMAGE" "$ETC/kit-node"
   # kubeadm asks for it in upgrades.
   grep -q 'annotate node .*cri-socket=/run/containerd/containerd.sock' "$NOTES/commands"
+}
+
+@test "a machine that is denied its kubelet's certificate says why, and runs no kubeadm" {
+  echo 'Denied: it is for another key' >"$NOTES/denied"
+  grant join
+  wish 'kubernetes worker'
+  start_kube
+  heard '^node .*"state":"failed","action":"join","message":"Cannot get the kubelet.s certificate: Denied: it is for another key"'
+  ! grep -q '^kubeadm' "$NOTES/commands" || return 1
+  [ ! -e "$KIT_LIVE/var/lib/kubelet/pki/kubelet-client-current.pem" ]
 }
 
 @test "a node starts without the server, and asks it for nothing" {

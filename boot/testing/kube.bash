@@ -43,6 +43,7 @@ grant() {
   } >"$GRANT/action"
   printf '{"kind": "JoinConfiguration", "discovery": {"bootstrapToken": {"token": "%s"}}, "nodeRegistration": {"criSocket": "/run/containerd/containerd.sock"}}\n' \
     "$TOKEN" >"$GRANT/kubeadm.yaml"
+  printf '{"kind": "Config", "users": [{"user": {"token": "%s"}}]}\n' "$TOKEN" >"$GRANT/token.conf"
   printf 'POD_CIDR=10.244.3.0/24\n' >"$GRANT/cni.env"
   seal_grant
 }

@@ -42,7 +42,10 @@ function fillIn(text: string, cni: CniName): string {
     serviceSubnet: parseSubnet('10.96.0.0/12'),
     ...{ dnsDomain: 'cluster.local', runtime: 'containerd' as const },
   }
-  const files = grantFiles(orderFor(cni), settings, { caSha256: '', pkiFiles: new Map() })
+  const files = grantFiles(orderFor(cni), settings, {
+    authority: { certificate: '', publicKeySha256: '' },
+    pkiFiles: new Map(),
+  })
   const env = Buffer.from(files.find(({ path }) => path === 'cni.env')?.bytes ?? []).toString()
   return env
     .trim()

@@ -182,7 +182,7 @@ test('kubeadm makes a control plane of the files of a grant', async (t) => {
     order,
     { ...SETTINGS, patch: PATCH },
     {
-      caSha256: (await keys.authority()).publicKeySha256,
+      authority: await keys.authority(),
       pkiFiles: await keys.controlPlaneFiles(),
     },
   )
@@ -316,7 +316,8 @@ test('parseKubeadmPatch() refuses what would make it another cluster, all at onc
 })
 
 test('grantFiles() gives each action what it needs, and keys to control planes only', (t) => {
-  const goods = { caSha256: CA_SHA256, pkiFiles: KEYS_OF_OTHERS, snapshotSizeBytes: 4711 }
+  const authority = { certificate: 'the CA', publicKeySha256: CA_SHA256 }
+  const goods = { authority, pkiFiles: KEYS_OF_OTHERS, snapshotSizeBytes: 4711 }
   const paths = (order: NodeOrder, settings = SETTINGS) =>
     grantFiles(order, settings, goods)
       .map(({ path }) => path)
@@ -324,7 +325,7 @@ test('grantFiles() gives each action what it needs, and keys to control planes o
   const both = ['action', 'cni.env']
   t.deepEqual(paths(orderFor('start')), both)
   t.deepEqual(paths(orderFor('upgrade-first')), both)
-  t.deepEqual(paths(orderFor('join')), [...both, 'kubeadm.yaml'])
+  t.deepEqual(paths(orderFor('join')), [...both, 'kubeadm.yaml', 'token.conf'])
   t.deepEqual(paths(orderFor('init')), [...both, 'kubeadm.yaml', 'pki/ca.key'])
   const kubeVip = { ...SETTINGS, kubeVip: 'ghcr.io/kube-vip/kube-vip:v0.9.2' }
   t.deepEqual(paths(orderFor('join-control-plane'), kubeVip), [
@@ -332,14 +333,21 @@ test('grantFiles() gives each action what it needs, and keys to control planes o
     'kubeadm.yaml',
     'manifests/kube-vip.yaml',
     'pki/ca.key',
+    'token.conf',
   ])
-  t.deepEqual(paths(orderFor('join'), kubeVip), [...both, 'kubeadm.yaml'])
+  t.deepEqual(paths(orderFor('join'), kubeVip), [...both, 'kubeadm.yaml', 'token.conf'])
 
   const text = (order: NodeOrder, path: string) => {
     const file = grantFiles(order, SETTINGS, goods).find((each) => each.path === path)
     t.is(file?.mode, 0o600)
     return Buffer.from(file?.bytes ?? []).toString()
   }
+  const { clusters, users } = JSON.parse(text(orderFor('join'), 'token.conf'))
+  t.deepEqual(clusters[0].cluster, {
+    server: 'https://10.77.0.21:6443',
+    'certificate-authority-data': Buffer.from('the CA').toString('base64'),
+  })
+  t.deepEqual(users[0].user, { token: orderFor('join').token })
   t.is(
     text(orderFor('restore'), 'action'),
     `action restore

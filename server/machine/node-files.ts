@@ -20,8 +20,8 @@ export interface GrantFile {
 
 /** What a grant has of the cluster's keys and snapshots. */
 export interface GrantGoods {
-  /** Of the cluster CA's key, hex. */
-  readonly caSha256: string
+  /** The cluster's CA: PEM, and of its key, hex. */
+  readonly authority: { readonly certificate: string; readonly publicKeySha256: string }
   /** By path under `pki/`; asked for where a control plane is made. */
   readonly pkiFiles: ReadonlyMap<string, string>
   /** Of the snapshot that a restore takes. */
@@ -41,18 +41,32 @@ export function grantFiles(
   settings: ClusterSettings,
   goods: GrantGoods,
 ): readonly GrantFile[] {
-  const kubeadm = kubeadmDocuments(order, settings, goods.caSha256)
+  const kubeadm = kubeadmDocuments(order, settings, goods.authority.publicKeySha256)
   const files = new Map([
     ['action', actionText(order, settings, goods)],
     ['cni.env', cniText(order, settings)],
   ])
   if (kubeadm !== undefined) files.set('kubeadm.yaml', kubeadm)
+  if (order.token !== undefined) files.set('token.conf', tokenConfig(order.token, order.cluster, goods))
   if (needsPki(order)) {
     for (const [path, text] of goods.pkiFiles) files.set(`pki/${path}`, text)
     if (settings.kubeVip !== undefined)
       files.set('manifests/kube-vip.yaml', kubeVipManifest(order, settings.kubeVip))
   }
   return [...files].map(([path, text]) => ({ path, mode: 0o600, bytes: Buffer.from(text) }))
+}
+
+/** A kubeconfig: what a machine asks for its kubelet's certificate with. */
+function tokenConfig(token: string, { endpoint }: NodeOrder['cluster'], goods: GrantGoods): string {
+  const name = 'token'
+  const authority = Buffer.from(goods.authority.certificate).toString('base64')
+  const config = {
+    ...{ apiVersion: 'v1', kind: 'Config', 'current-context': name },
+    clusters: [{ name, cluster: { server: `https://${endpoint}`, 'certificate-authority-data': authority } }],
+    users: [{ name, user: { token } }],
+    contexts: [{ name, context: { cluster: name, user: name } }],
+  }
+  return `${JSON.stringify(config)}\n`
 }
 
 /** `name value` lines. */

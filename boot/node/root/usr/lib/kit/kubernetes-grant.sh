@@ -20,7 +20,7 @@ grant_value() {
 }
 
 # kubelet_key: makes the key that this machine's kubelet will have, one for a boot, in memory, and prints what it is known by: the sha256 of
-# its public half (SubjectPublicKeyInfo, DER). The server signs a certificate for no other, so a token that got lost is of use to nobody.
+# its public half (SubjectPublicKeyInfo, DER). The server lets no other have a certificate, so a token that got lost is of use to nobody.
 kubelet_key() {
   [ -s "$KUBELET_KEY" ] ||
     (umask 077 && openssl genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$KUBELET_KEY.new" && mv "$KUBELET_KEY.new" "$KUBELET_KEY") || return 1
@@ -82,7 +82,7 @@ take_grant() {
 unpack_grant() {
   local archive="$KUBE_GRANT/answer" odd
   odd="$(tar -tf "$archive" 2>/dev/null)" || { echo 'Cannot use the grant: it is no archive' && return 1; }
-  odd="$(printf '%s\n' "$odd" | sed 's|^\./||; s|/$||' | grep -Evx 'action|kubeadm\.yaml|cni\.env|pki|pki/etcd|pki/(etcd/)?[a-z][a-z-]{0,40}\.(crt|key|pub)|manifests|manifests/kube-vip\.yaml|\.?' | head -n 1)"
+  odd="$(printf '%s\n' "$odd" | sed 's|^\./||; s|/$||' | grep -Evx 'action|kubeadm\.yaml|token\.conf|cni\.env|pki|pki/etcd|pki/(etcd/)?[a-z][a-z-]{0,40}\.(crt|key|pub)|manifests|manifests/kube-vip\.yaml|\.?' | head -n 1)"
   [ -z "$odd" ] || { echo "Cannot use the grant: it holds $(printf '%s' "$odd" | LC_ALL=C tr -cd ' -~' | head -c 100)" && return 1; }
   ! tar -tvf "$archive" 2>/dev/null | grep -qv '^[-d]' || { echo 'Cannot use the grant: it holds something else than files' && return 1; }
   (umask 077 && tar -xof "$archive" -C "$KUBE_GRANT/files" 2>/dev/null) || { echo 'Cannot unpack the grant: no room in memory' && return 1; }

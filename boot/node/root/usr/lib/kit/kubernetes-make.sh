@@ -75,11 +75,40 @@ lay_keys() {
   ) 2>>"$KUBE_LOG" || { KUBE_WHY='Cannot write the keys of the cluster to /etc/kubernetes: no room left' && return 1; }
 }
 
-# lay_kubelet_key: where a kubelet that has no certificate looks for a key before it makes one (Kubernetes, pkg/kubelet/certificate/bootstrap).
-lay_kubelet_key() {
-  put_private "$KUBE_LIB/pki/kubelet-client.key.tmp" <"$KUBELET_KEY" && return 0
-  KUBE_WHY="Cannot write the kubelet's key to /var/lib/kubelet: no room left"
+# get_kubelet_certificate: this machine asks for it by itself, with the token of its grant and for the key that it has named. Kubelets take
+# what lies there; one that asks makes a key that nobody knows (Kubernetes, pkg/kubelet/certificate).
+get_kubelet_certificate() {
+  local folder="$KUBE_GRANT/kubelet" place="$KUBE_LIB/pki" file
+  file="kubelet-client-$(date -u +%Y-%m-%d-%H-%M-%S).pem"
+  CERTIFICATE_REQUEST="kit-$(grant_value name | head -c 200)-$(kubelet_key | head -c 16)"
+  (umask 077 && mkdir -p "$folder" && kubelet_request >"$folder/request.json") || { KUBE_WHY="Cannot ask for the kubelet's certificate: no room in memory" && return 1; }
+  KUBE_WHY="Cannot get the kubelet's certificate: nobody signs it"
+  wait_for "$SETTLE_SECONDS" request_is_decided "$folder" || return 1
+  [ -s "$folder/certificate" ] || { KUBE_WHY="Cannot get the kubelet's certificate: $(cat "$folder/denied")" && return 1; }
+  cat "$folder/certificate" "$KUBELET_KEY" | put_private "$place/$file" && ln -s "$place/$file" "$place/kubelet-client-current.pem" && return 0
+  KUBE_WHY="Cannot write the kubelet's certificate to $place: no room left"
   return 1
+}
+
+# kubelet_request: the object. Kubernetes up to 1.26 signs for just these usages, whatever the key.
+kubelet_request() {
+  printf '{"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "%s"}, "spec": {"request": "%s", "signerName": "kubernetes.io/kube-apiserver-client-kubelet", "usages": ["digital signature", "key encipherment", "client auth"]}}\n' \
+    "$CERTIFICATE_REQUEST" "$(openssl req -new -key "$KUBELET_KEY" -subj "/O=system:nodes/CN=system:node:$(grant_value name)" | base64 | tr -d '\n')"
+}
+
+# request_is_decided DIRECTORY: with `certificate` there, or `denied` and why. Sends the request until the API has it.
+request_is_decided() {
+  [ -e "$1/sent" ] || kube_of_token create -f "$1/request.json" >>"$KUBE_LOG" 2>&1 || kube_of_token get csr "$CERTIFICATE_REQUEST" >/dev/null 2>&1 || return 1
+  : >"$1/sent"
+  kube_of_token get csr "$CERTIFICATE_REQUEST" -o 'jsonpath={.status.conditions[?(@.type=="Denied")].message}' >"$1/denied" 2>>"$KUBE_LOG" || return 1
+  [ ! -s "$1/denied" ] || return 0
+  kube_of_token get csr "$CERTIFICATE_REQUEST" -o 'jsonpath={.status.certificate}' 2>>"$KUBE_LOG" | base64 -d >"$1/certificate"
+  [ -s "$1/certificate" ]
+}
+
+# kube_of_token ARGUMENT…: kubectl with the token of the grant, which stands in a file: command lines are anybody's to read.
+kube_of_token() {
+  kubectl --kubeconfig "$KUBE_GRANT/files/token.conf" --request-timeout=15s "$@"
 }
 
 # begin_work ACTION: from here on the machine is no node until finish_work.
@@ -144,11 +173,12 @@ cluster_is_made() {
 
 # join_cluster ACTION
 join_cluster() {
-  begin_work "$1" && lay_kubelet_key || return 1
+  begin_work "$1" || return 1
   if [ "$1" = join-control-plane ]; then
     # The server has taken the member that this was out of etcd: its data is of no use to the others.
     set_etcd_aside && lay_keys || return 1
   fi
+  get_kubelet_certificate || return 1
   report_node working "$1" kubeadm
   # shellcheck disable=SC2046 # one word or none
   run_kubeadm join --config "$KUBE_GRANT/files/kubeadm.yaml" $(etcd_patches "$1") || echo "kubeadm ended with status $?" >>"$KUBE_LOG"
