@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 
 import { commandOutput } from '#lib/process.ts'
+import { type KubernetesChoice, kubernetesEnvironment } from '#setup/kubernetes.ts'
 
 import { changeOpenssh } from './package-change.ts'
 import { imageFolder, PROJECT } from './test-lan.ts'
@@ -21,13 +22,15 @@ export type VariantName = keyof typeof VARIANTS
 export const FAILURE_FILE = '/etc/kit-test/failure'
 
 /** The folder of a built image, as `kateskit image import` takes it. Quick when it was built before. */
-export async function buildVariant(name: VariantName): Promise<string> {
-  const base = await imageFolder()
+export async function buildVariant(name: VariantName, kubernetes?: KubernetesChoice): Promise<string> {
+  const base = await imageFolder(kubernetes)
   const added = await mkdtemp(join(tmpdir(), 'kit-variant-'))
   try {
     await addFiles(name, base, added)
     const args = ['--version', VARIANTS[name], '--add', added]
-    const output = await commandOutput(join(PROJECT, 'assets/image/build.sh'), args, { cwd: PROJECT })
+    const env = kubernetes && { ...process.env, ...kubernetesEnvironment(kubernetes) }
+    const options = { cwd: PROJECT, ...(env !== undefined && { env }) }
+    const output = await commandOutput(join(PROJECT, 'assets/image/build.sh'), args, options)
     return output.trim().split('\n').at(-1) ?? ''
   } finally {
     await rm(added, { recursive: true, force: true })

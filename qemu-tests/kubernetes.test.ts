@@ -1,17 +1,28 @@
-// From blank disks to a cluster: firmware, installation, kubeadm; a control plane and a worker that are Ready, without internet.
+// From blank disks to a cluster: firmware, installation, kubeadm; a control plane and a worker that are Ready, without internet. Then the
+// worker gets another image, and is drained for its restart.
 
 import { dirname, join } from 'node:path'
 
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
+
 import { labControlSocket } from '#lab/lab-network.ts'
 import { createJsonHttp } from '#lib/json-http.ts'
 import type { ClusterView } from '#machine/cluster-ports.ts'
 import { ensureKubernetes, TEST_KUBERNETES } from '#setup/kubernetes.ts'
 
+import { buildVariant } from './image-variants.ts'
 import { INSTALLED_FILES, withDisk } from './installed-lan.ts'
 import { personAt } from './kateskit.ts'
 import { machineFiles, writeTree } from './profile-files.ts'
-import { BIOS, imageFolder, recipeSurroundings, scratchFolder, startTestLan, UEFI } from './test-lan.ts'
+import {
+  BIOS,
+  imageFolder,
+  recipeSurroundings,
+  scratchFolder,
+  startTestLan,
+  type TestLan,
+  UEFI,
+} from './test-lan.ts'
 
 /** Everything takes ten times as long on emulated cores: nobody is taken for dead because of it. */
 const PATIENCE_MS = 50 * 60_000
@@ -23,9 +34,11 @@ const PATIENCE = {
     etcd: { local: { extraArgs: { 'heartbeat-interval': '1000', 'election-timeout': '10000' } } },
   },
 }
+/** The worker's own, so that the control plane keeps its image. */
+const CHANNEL = 'edge'
 const MEMORY_MIB = { 'control-plane': 3072, worker: 1536 }
 
-test('two machines with blank disks become a cluster', async (t) => {
+test('two machines with blank disks become a cluster, and the worker is drained for an update', async (t) => {
   const began = Date.now()
   const tell = (what: string) =>
     t.log(`${what}: ${Math.round((Date.now() - began) / 1000)} s after the start`)
@@ -42,7 +55,10 @@ test('two machines with blank disks become a cluster', async (t) => {
       'defaults/registry-mirror': 'yes\n',
       'roles/control-plane/node-labels': 'kit-test/made=here\n',
       ...machineFiles(UEFI.mac, { role: 'control-plane\n', ip: '10.77.0.50\n', hostname: 'first\n' }),
-      ...machineFiles(BIOS.mac, { role: 'worker\n', ip: '10.77.0.51\n', hostname: 'second\n' }),
+      ...machineFiles(BIOS.mac, {
+        ...{ role: 'worker\n', channel: `${CHANNEL}\n` },
+        ...{ ip: '10.77.0.51\n', hostname: 'second\n' },
+      }),
     },
     environment: {
       KATESKIT_KUBERNETES_SOURCE: TEST_KUBERNETES.source,
@@ -53,6 +69,9 @@ test('two machines with blank disks become a cluster', async (t) => {
   })
   const http = createJsonHttp({ kind: 'socket', path: labControlSocket(lan.network.folder) })
   const cluster = async () => (await http.request('GET', '/api/v1/cluster')) as ClusterView
+  const next = await buildVariant('next', TEST_KUBERNETES)
+  const [image = ''] = (await lan.fleet.images()).map(({ version }) => version)
+  await lan.fleet.promote(image, CHANNEL)
   await Promise.all([
     lan.powerOn(UEFI, { ...withDisk(lan, UEFI), memoryMiB: MEMORY_MIB['control-plane'] }),
     lan.powerOn(BIOS, { ...withDisk(lan, BIOS), memoryMiB: MEMORY_MIB.worker }),
@@ -86,4 +105,30 @@ test('two machines with blank disks become a cluster', async (t) => {
     'kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system get secrets -o name | grep -c bootstrap-token || :'
   t.is(await lan.onMachine(first, tokens), '0', 'a token is gone once its node is Ready')
   t.regex(await personAt(lan).does('cluster'), /second/)
+
+  await isDrainedForUpdate(t, lan, await lan.fleet.importImage(next))
+  tell('the worker is updated, and takes pods again')
 })
+
+/** In this order: drained, restarted into the other image, Ready and good there, open for pods. */
+async function isDrainedForUpdate(t: ExecutionContext, lan: TestLan, version: string): Promise<void> {
+  const step = await lan.fromNow()
+  await lan.fleet.promote(version, CHANNEL)
+  const drained = await step.waitFor('node-drained', BIOS.mac)
+  const first = await lan.network.server.client.machine(UEFI.mac)
+  const unschedulable =
+    "kubectl --kubeconfig /etc/kubernetes/admin.conf get node second -o 'jsonpath={.spec.unschedulable}'"
+  const running = await step.waitFor(
+    'checked-in',
+    BIOS.mac,
+    ({ data, id }) => data['to'] === 'running' && id > drained.id,
+  )
+  const open = await step.waitFor('node-uncordoned', BIOS.mac)
+  t.true(running.id < open.id)
+  t.is(await lan.onMachine(first, unschedulable), '')
+  const updated = await step.waitFor('updated', BIOS.mac)
+  t.true(drained.id < updated.id)
+  const worker = await lan.untilView(BIOS.mac, ({ node }) => node?.state === 'ready')
+  t.is(worker.imageVersion, version)
+  t.deepEqual(await step.events('node-drained', UEFI.mac), [], 'the control plane has its own channel')
+}

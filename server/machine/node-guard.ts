@@ -126,7 +126,8 @@ export class ClusterNodeGuard implements NodeGuard {
       }
       // Who was cordoned by a person stays so afterwards; written down before it is done, so that it is undone.
       const isCordoned = cluster.nodes().find(({ name }) => name === node.name)?.isCordoned === true
-      const now = book.node(mac) ?? node
+      const now = book.node(mac)
+      if (now === undefined) return // it was removed meanwhile
       if (!isCordoned || now.drainedBoot !== undefined) await book.saveNode({ ...now, drainedBoot: boot })
       await cluster.drain(node.name, DRAIN_TIMEOUT_MS)
       await events.append({
@@ -152,7 +153,9 @@ export class ClusterNodeGuard implements NodeGuard {
     this.#drained.delete(mac)
     this.#preparations.delete(mac)
     await cluster.setCordon(node.name, false)
-    const { drainedBoot: _over, ...rest } = book.node(mac) ?? node
+    const now = book.node(mac)
+    if (now === undefined) return // it was removed meanwhile
+    const { drainedBoot: _over, ...rest } = now
     await Promise.all([
       book.saveNode(rest),
       events.append({
