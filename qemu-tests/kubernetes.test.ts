@@ -1,5 +1,5 @@
 // From blank disks to a cluster: firmware, installation, kubeadm; a control plane and a worker that are Ready, without internet. Then the
-// worker gets another image, and is drained for its restart.
+// worker gets another image, and is drained for its restart (KATESKIT_MACHINES=all: npm run test:machines).
 
 import { dirname, join } from 'node:path'
 
@@ -34,11 +34,13 @@ const PATIENCE = {
     etcd: { local: { extraArgs: { 'heartbeat-interval': '1000', 'election-timeout': '10000' } } },
   },
 }
+/** Another image is to be built and written, and another boot. */
+const IS_LONG = process.env['KATESKIT_MACHINES'] === 'all'
 /** The worker's own, so that the control plane keeps its image. */
 const CHANNEL = 'edge'
 const MEMORY_MIB = { 'control-plane': 3072, worker: 1536 }
 
-test('two machines with blank disks become a cluster, and the worker is drained for an update', async (t) => {
+test('two machines with blank disks become a cluster', async (t) => {
   const began = Date.now()
   const tell = (what: string) =>
     t.log(`${what}: ${Math.round((Date.now() - began) / 1000)} s after the start`)
@@ -69,7 +71,7 @@ test('two machines with blank disks become a cluster, and the worker is drained 
   })
   const http = createJsonHttp({ kind: 'socket', path: labControlSocket(lan.network.folder) })
   const cluster = async () => (await http.request('GET', '/api/v1/cluster')) as ClusterView
-  const next = await buildVariant('next', TEST_KUBERNETES)
+  const next = IS_LONG ? await buildVariant('next', TEST_KUBERNETES) : undefined
   const [image = ''] = (await lan.fleet.images()).map(({ version }) => version)
   await lan.fleet.promote(image, CHANNEL)
   await Promise.all([
@@ -106,6 +108,7 @@ test('two machines with blank disks become a cluster, and the worker is drained 
   t.is(await lan.onMachine(first, tokens), '0', 'a token is gone once its node is Ready')
   t.regex(await personAt(lan).does('cluster'), /second/)
 
+  if (next === undefined) return
   await isDrainedForUpdate(t, lan, await lan.fleet.importImage(next))
   tell('the worker is updated, and takes pods again')
 })
