@@ -1,12 +1,15 @@
 // From blank disks to a cluster: firmware, installation, kubeadm; a control plane and a worker that are Ready, without internet. Then the
-// worker gets another image, and is drained for its restart (KATESKIT_MACHINES=all: npm run test:machines).
+// worker gets another image, and is drained for its restart; and it restarts while there is no server (KATESKIT_MACHINES=all: npm run
+// test:machines).
 
 import { dirname, join } from 'node:path'
 
 import test, { type ExecutionContext } from 'ava'
 
 import { labControlSocket } from '#lab/lab-network.ts'
+import { KitError } from '#lib/errors.ts'
 import { createJsonHttp } from '#lib/json-http.ts'
+import { pollUntil } from '#lib/retry.ts'
 import type { ClusterView } from '#machine/cluster-ports.ts'
 import { ensureKubernetes, TEST_KUBERNETES } from '#setup/kubernetes.ts'
 
@@ -38,6 +41,8 @@ const PATIENCE = {
 const IS_LONG = process.env['KATESKIT_MACHINES'] === 'all'
 /** The worker's own, so that the control plane keeps its image. */
 const CHANNEL = 'edge'
+/** On the control plane. */
+const KUBECTL = 'kubectl --kubeconfig /etc/kubernetes/admin.conf'
 const MEMORY_MIB = { 'control-plane': 3072, worker: 1536 }
 
 test('two machines with blank disks become a cluster', async (t) => {
@@ -99,18 +104,19 @@ test('two machines with blank disks become a cluster', async (t) => {
   const first = await lan.network.server.client.machine(UEFI.mac)
   const nodes = await lan.onMachine(
     first,
-    'kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes --no-headers -o custom-columns=N:.metadata.name,L:.metadata.labels',
+    `${KUBECTL} get nodes --no-headers -o custom-columns=N:.metadata.name,L:.metadata.labels`,
   )
   t.regex(nodes, /^first .*kit-test\/made:here/m)
   t.regex(nodes, /^second /m)
-  const tokens =
-    'kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system get secrets -o name | grep -c bootstrap-token || :'
+  const tokens = `${KUBECTL} -n kube-system get secrets -o name | grep -c bootstrap-token || :`
   t.is(await lan.onMachine(first, tokens), '0', 'a token is gone once its node is Ready')
   t.regex(await personAt(lan).does('cluster'), /second/)
 
   if (next === undefined) return
   await isDrainedForUpdate(t, lan, await lan.fleet.importImage(next))
   tell('the worker is updated, and takes pods again')
+  await restartsAlone(t, lan)
+  tell('the worker was a node again without the server')
 })
 
 /** In this order: drained, restarted into the other image, Ready and good there, open for pods. */
@@ -119,8 +125,6 @@ async function isDrainedForUpdate(t: ExecutionContext, lan: TestLan, version: st
   await lan.fleet.promote(version, CHANNEL)
   const drained = await step.waitFor('node-drained', BIOS.mac)
   const first = await lan.network.server.client.machine(UEFI.mac)
-  const unschedulable =
-    "kubectl --kubeconfig /etc/kubernetes/admin.conf get node second -o 'jsonpath={.spec.unschedulable}'"
   const running = await step.waitFor(
     'checked-in',
     BIOS.mac,
@@ -128,10 +132,34 @@ async function isDrainedForUpdate(t: ExecutionContext, lan: TestLan, version: st
   )
   const open = await step.waitFor('node-uncordoned', BIOS.mac)
   t.true(running.id < open.id)
-  t.is(await lan.onMachine(first, unschedulable), '')
+  t.is(await lan.onMachine(first, `${KUBECTL} get node second -o 'jsonpath={.spec.unschedulable}'`), '')
   const updated = await step.waitFor('updated', BIOS.mac)
   t.true(drained.id < updated.id)
   const worker = await lan.untilView(BIOS.mac, ({ node }) => node?.state === 'ready')
   t.is(worker.imageVersion, version)
   t.deepEqual(await step.events('node-drained', UEFI.mac), [], 'the control plane has its own channel')
+}
+
+/** Nobody asks the server for anything in a node's life. */
+async function restartsAlone(t: ExecutionContext, lan: TestLan): Promise<void> {
+  const { server } = lan.network
+  const [first, second] = await Promise.all([UEFI, BIOS].map(({ mac }) => server.client.machine(mac)))
+  if (first === undefined || second === undefined) return t.fail('both are known')
+  await server.kill9()
+  const path = '{.status.conditions[?(@.type=="Ready")].status} {.status.nodeInfo.bootID}'
+  const status = () => lan.onMachine(first, `${KUBECTL} get node second -o 'jsonpath=${path}'`)
+  const before = await status()
+  await lan.onMachine(second, 'systemctl reboot --no-block')
+  await pollUntil(
+    async () => {
+      const now = await status()
+      return now.startsWith('True ') && now !== before ? true : undefined
+    },
+    {
+      ...{ everyMs: 5_000, timeoutMs: PATIENCE_MS },
+      late: () => new KitError('unavailable', `${second.mac} is no node again`),
+    },
+  )
+  await server.start()
+  await lan.untilView(BIOS.mac, ({ node: seen }) => seen?.state === 'ready')
 }
