@@ -6,6 +6,9 @@
 KUBEADM_SECONDS=3600
 # kubeadm has given up or was ended; what it began may still come about.
 SETTLE_SECONDS=300
+# A new cluster's controllers, which sign, may come up long after its API. A grant whose request was let is used, and there is no other in a
+# boot.
+SIGN_SECONDS=1800
 
 # run_kubeadm ARGUMENT…
 run_kubeadm() {
@@ -83,7 +86,7 @@ get_kubelet_certificate() {
   CERTIFICATE_REQUEST="kit-$(grant_value name | head -c 200)-$(kubelet_key | head -c 16)"
   (umask 077 && mkdir -p "$folder" && kubelet_request >"$folder/request.json") || { KUBE_WHY="Cannot ask for the kubelet's certificate: no room in memory" && return 1; }
   KUBE_WHY="Cannot get the kubelet's certificate: nobody signs it"
-  wait_for "$SETTLE_SECONDS" request_is_decided "$folder" || return 1
+  wait_for "$SIGN_SECONDS" request_is_decided "$folder" || return 1
   [ -s "$folder/certificate" ] || { KUBE_WHY="Cannot get the kubelet's certificate: $(cat "$folder/denied")" && return 1; }
   cat "$folder/certificate" "$KUBELET_KEY" | put_private "$place/$file" && ln -s "$place/$file" "$place/kubelet-client-current.pem" && return 0
   KUBE_WHY="Cannot write the kubelet's certificate to $place: no room left"
