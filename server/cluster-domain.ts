@@ -119,6 +119,7 @@ export function createClusterDomain(parts: ClusterDomainParts): ClusterDomain {
   })
   const guard = new ClusterNodeGuard({
     ...{ book, cluster, facts, roster, events, clock, log, onChange: parts.onGuardChange },
+    onReturn: () => void watch.settle(),
     kubernetesOf: (version) => parts.images.find(version)?.kubernetes,
   })
   return {

@@ -107,6 +107,23 @@ test('mayRestart() drains a node first, and it takes pods again when it is Ready
   t.true((await own.kinds()).includes('node-uncordoned'))
 })
 
+test('a node takes pods again as soon as its machine says that its checks have passed, whatever the cluster says', async (t) => {
+  const own = await withWorker(t)
+  own.guard.mayRestart(macOf(2), 'i2')
+  await until(() => own.guard.mayRestart(macOf(2), 'i2').kind === 'yes')
+  await own.boot(2, 'b3')
+  await own.ask(2, 'b3', { node: 'member', nodeVersion: VERSION })
+  const machine = own.machines.get(macOf(2))
+  if (machine === undefined) return t.fail('the machine is known')
+  own.machines.set(macOf(2), { ...machine, checks: 'waiting' })
+  own.cluster.change()
+  await own.nodeDesk.report(macOf(2), { boot: 'b3', state: 'done', action: 'start' }, own.by(2))
+  t.false(own.cluster.calls.includes(`uncordon ${nameOf(2)}`))
+  own.machines.set(macOf(2), { ...machine, checks: 'passed' })
+  own.guard.settled(new Set())
+  await until(() => own.cluster.calls.includes(`uncordon ${nameOf(2)}`))
+})
+
 test('mayRestart() leaves a node cordoned that a person had cordoned, and says why it waits once', async (t) => {
   const own = await withWorker(t)
   own.cluster.live = own.cluster.live.map((node) => ({ ...node, isCordoned: true }))

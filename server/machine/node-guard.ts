@@ -36,6 +36,8 @@ export interface NodeGuardOptions {
   readonly clock: Clock
   readonly log: Log
   readonly onChange: () => void
+  /** A node that was drained has restarted, and its machine has said something new since. */
+  readonly onReturn: () => void
 }
 
 const DRAIN_TIMEOUT_MS = 5 * 60_000
@@ -78,10 +80,14 @@ export class ClusterNodeGuard implements NodeGuard {
   }
 
   settled(restarting: ReadonlySet<Mac>): void {
-    const { book, roster } = this.#options
+    const { book, roster, onReturn } = this.#options
     for (const { mac, drainedBoot } of book.nodes()) {
-      if (drainedBoot === undefined || restarting.has(mac)) continue
-      if (roster.known(mac)?.bootId !== drainedBoot) continue // it has restarted: node-watch.ts
+      if (drainedBoot === undefined) continue
+      if (roster.known(mac)?.bootId !== drainedBoot) {
+        onReturn() // node-watch.ts opens it for pods once its checks have passed; the cluster need not have anything new to say
+        continue
+      }
+      if (restarting.has(mac)) continue
       void this.#release(mac).catch((error: unknown) => this.#complain(mac, error))
     }
   }
