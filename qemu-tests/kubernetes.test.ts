@@ -1,15 +1,12 @@
 // From blank disks to a cluster: firmware, installation, kubeadm; a control plane and a worker that are Ready, without internet. Then the
-// worker gets another image, and is drained for its restart; and it restarts while there is no server (KATESKIT_MACHINES=all: npm run
-// test:machines).
+// worker gets another image, and is drained for its restart (KATESKIT_MACHINES=all: npm run test:machines).
 
 import { dirname, join } from 'node:path'
 
 import test, { type ExecutionContext } from 'ava'
 
 import { labControlSocket } from '#lab/lab-network.ts'
-import { KitError } from '#lib/errors.ts'
 import { createJsonHttp } from '#lib/json-http.ts'
-import { pollUntil } from '#lib/retry.ts'
 import type { ClusterView } from '#machine/cluster-ports.ts'
 import { ensureKubernetes, TEST_KUBERNETES } from '#setup/kubernetes.ts'
 
@@ -115,8 +112,6 @@ test('two machines with blank disks become a cluster', async (t) => {
   if (next === undefined) return
   await isDrainedForUpdate(t, lan, await lan.fleet.importImage(next))
   tell('the worker is updated, and takes pods again')
-  await restartsAlone(t, lan)
-  tell('the worker was a node again without the server')
 })
 
 /** In this order: drained, restarted into the other image, Ready and good there, open for pods. */
@@ -138,28 +133,4 @@ async function isDrainedForUpdate(t: ExecutionContext, lan: TestLan, version: st
   const worker = await lan.untilView(BIOS.mac, ({ node }) => node?.state === 'ready')
   t.is(worker.imageVersion, version)
   t.deepEqual(await step.events('node-drained', UEFI.mac), [], 'the control plane has its own channel')
-}
-
-/** Nobody asks the server for anything in a node's life. */
-async function restartsAlone(t: ExecutionContext, lan: TestLan): Promise<void> {
-  const { server } = lan.network
-  const [first, second] = await Promise.all([UEFI, BIOS].map(({ mac }) => server.client.machine(mac)))
-  if (first === undefined || second === undefined) return t.fail('both are known')
-  await server.kill9()
-  const path = '{.status.conditions[?(@.type=="Ready")].status} {.status.nodeInfo.bootID}'
-  const status = () => lan.onMachine(first, `${KUBECTL} get node second -o 'jsonpath=${path}'`)
-  const before = await status()
-  await lan.onMachine(second, 'systemctl reboot --no-block')
-  await pollUntil(
-    async () => {
-      const now = await status()
-      return now.startsWith('True ') && now !== before ? true : undefined
-    },
-    {
-      ...{ everyMs: 5_000, timeoutMs: PATIENCE_MS },
-      late: () => new KitError('unavailable', `${second.mac} is no node again`),
-    },
-  )
-  await server.start()
-  await lan.untilView(BIOS.mac, ({ node: seen }) => seen?.state === 'ready')
 }
