@@ -122,6 +122,10 @@ class KeptSnapshots implements SnapshotStore, Service {
         throw new KitError('invalid-input', `Cannot keep this snapshot: ${why}`)
       }
       await handle.sync()
+    } catch (error) {
+      // Its room is free at once: a process that is being forked just now would hold a removed file until it runs its own program.
+      await handle.truncate(0).catch(() => {})
+      throw error
     } finally {
       await handle.close()
     }
